@@ -1,0 +1,279 @@
+//! What is said between chat and history, as typed values.
+//!
+//! In one process these values are handed over as they are; between processes
+//! they travel as `duologue.history.v1`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::ids::{HistoryId, MessageId, Seq, UnixMillis, UserId};
+use crate::message::{Cursor, Envelope};
+
+/// Messages of one sender to one conversation, to be stored in this order.
+///
+/// Always a prefix of those with [`Intent::Store`] is settled: after the first
+/// that is not, later ones are only searched for.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Who sends.
+    pub sender: UserId,
+    /// The other user of the conversation.
+    pub peer: UserId,
+    /// What is sent, the oldest first; 1 to 256.
+    pub drafts: Vec<Draft>,
+}
+
+/// One message that is not stored yet, or of which that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// The idempotency key.
+    pub message_id: MessageId,
+    /// A sequence that existed before the first try; none: only the newest 256
+    /// messages are searched.
+    pub after_seq: Option<Seq>,
+    /// `duologue.chat.v1.Body`, encoded and within its limits.
+    pub body: Bytes,
+    /// Whether to store it if it is not found.
+    pub intent: Intent,
+}
+
+/// What to do with a draft that is not stored yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// Give it the next sequence.
+    Store,
+    /// Nothing: it will be deferred, unless an earlier try has stored it.
+    FindOnly,
+}
+
+/// What became of one draft.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable.
+    Stored {
+        /// The stored message.
+        envelope: Envelope,
+        /// This try found it stored by an earlier one.
+        duplicate: bool,
+    },
+    /// Another body is stored under this id. Final.
+    MessageIdReused,
+    /// It is not settled: send it again.
+    Unsettled(Unsettled),
+}
+
+/// Why a draft is not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
+    /// The reason.
+    pub reason: UnsettledReason,
+    /// The head of the conversation, where it is known.
+    pub head: Option<Seq>,
+    /// Wait at least this long.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why a draft is not settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnsettledReason {
+    /// [`Intent::FindOnly`], or behind one of its run that is not settled; an
+    /// earlier copy was searched for and is not there.
+    NotFound,
+    /// More than 256 messages follow `after_seq`.
+    AfterSeqTooOld,
+    /// `after_seq` is above the strongly read head.
+    AfterSeqAhead,
+    /// Too many writers at once.
+    Contended,
+    /// The store cannot be reached, refuses writes, or its answer is unknown.
+    Unavailable,
+}
+
+/// Asks for messages of one conversation in order, read strongly.
+#[derive(Debug, Clone)]
+pub struct ReadRequest {
+    /// Who reads.
+    pub user: UserId,
+    /// The other user of the conversation.
+    pub peer: UserId,
+    /// Where to start.
+    pub start: ReadStart,
+    /// At most this many messages.
+    pub max_messages: usize,
+    /// At most this many bytes of envelopes, but always one message.
+    pub max_bytes: usize,
+}
+
+/// Where a read starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadStart {
+    /// After this sequence.
+    After(Seq),
+    /// At the first message accepted at or after this time.
+    AcceptedSince(UnixMillis),
+}
+
+/// Messages of one conversation.
+#[derive(Debug, Clone)]
+pub struct ReadPage {
+    /// The sequence before the first message; the head if there is none.
+    pub after: Seq,
+    /// Consecutive messages from `after` on.
+    pub messages: Vec<Envelope>,
+    /// The head when the page was read.
+    pub head: Seq,
+}
+
+/// Asks what changed for a user.
+#[derive(Debug, Clone)]
+pub struct SyncRequest {
+    /// Whose conversations.
+    pub user: UserId,
+    /// From the last sync; empty: all conversations.
+    pub token: String,
+    /// Conversations to list in any case, by their other user.
+    pub named: Vec<UserId>,
+    /// Continues after this peer.
+    pub after: Option<UserId>,
+    /// At most this many conversations.
+    pub max_conversations: usize,
+}
+
+/// A page of what changed, in order of the peer.
+#[derive(Debug, Clone)]
+pub struct SyncPage {
+    /// The history that was read.
+    pub history_id: HistoryId,
+    /// Holds v, the time read before the rows. Of several pages, the first
+    /// page's token counts.
+    pub token: String,
+    /// v less the slack: nothing stored before it can be unknown to who holds
+    /// `token`.
+    pub token_floor: UnixMillis,
+    /// The same of the token in the request; none if there was none, or it was
+    /// too old.
+    pub since: Option<UnixMillis>,
+    /// The conversations.
+    pub conversations: Vec<SyncedConversation>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A conversation that may have changed, read strongly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncedConversation {
+    /// The other user.
+    pub peer: UserId,
+    /// The highest stored sequence.
+    pub head: Seq,
+    /// The user's cursor.
+    pub own_cursor: Cursor,
+    /// The peer's cursor.
+    pub peer_cursor: Cursor,
+}
+
+/// What became of a cursor move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CursorAdvanced {
+    /// It is durable.
+    Stored {
+        /// The stored cursor: the larger of what was stored and what was asked.
+        cursor: Cursor,
+        /// Whether this move changed it.
+        moved: bool,
+    },
+    /// It is above the strongly read head; nothing was changed.
+    AboveHead {
+        /// The head.
+        head: Seq,
+    },
+}
+
+/// Asks for a page of messages.
+#[derive(Debug, Clone)]
+pub struct ListMessages {
+    /// Who reads.
+    pub user: UserId,
+    /// The other user of the conversation.
+    pub peer: UserId,
+    /// At most this many; within the limits.
+    pub page_size: usize,
+    /// Empty: the first page.
+    pub page_token: String,
+    /// The oldest first.
+    pub forward: bool,
+    /// Only above this sequence.
+    pub after_seq: Option<Seq>,
+    /// Only below this sequence.
+    pub before_seq: Option<Seq>,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone)]
+pub struct MessagesPage {
+    /// In the order asked for.
+    pub messages: Vec<Envelope>,
+    /// Empty: this was the last page.
+    pub next_page_token: String,
+    /// The head when the page was read.
+    pub head: Seq,
+}
+
+/// Asks for a page of conversations, the most recently active first.
+#[derive(Debug, Clone)]
+pub struct ListConversations {
+    /// Whose conversations.
+    pub user: UserId,
+    /// At most this many; within the limits.
+    pub page_size: usize,
+    /// Empty: the first page.
+    pub page_token: String,
+}
+
+/// A page of conversations.
+#[derive(Debug, Clone)]
+pub struct ConversationsPage {
+    /// The most recently active first.
+    pub conversations: Vec<ConversationSummary>,
+    /// Empty: this was the last page.
+    pub next_page_token: String,
+}
+
+/// One conversation as its user sees it.
+#[derive(Debug, Clone)]
+pub struct ConversationSummary {
+    /// The other user.
+    pub peer: UserId,
+    /// The message at the head.
+    pub last_message: Envelope,
+    /// The peer's messages after the user's read cursor that count as unread.
+    pub unread: u64,
+    /// The user's cursor.
+    pub own_cursor: Cursor,
+    /// The peer's cursor.
+    pub peer_cursor: Cursor,
+}
+
+/// Why history cannot answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// The store cannot be reached or has stopped.
+    #[error("history is not available")]
+    Unavailable {
+        /// Wait at least this long.
+        retry_after: Option<Duration>,
+    },
+    /// A sync token that is garbled, of another user, or of another history.
+    #[error("the sync token is not one of this user and history")]
+    InvalidSyncToken,
+    /// A page token that is garbled or of another query.
+    #[error("the page token is not one of this query")]
+    InvalidPageToken,
+    /// A position above the strongly read head.
+    #[error("the position is above the head {head}")]
+    PositionAhead {
+        /// The head.
+        head: Seq,
+    },
+}

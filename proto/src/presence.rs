@@ -1,0 +1,70 @@
+//! What is said between chat and presence, as typed values.
+//!
+//! In one process these values are handed over as they are; between processes
+//! they travel as `duologue.presence.v1`.
+
+use std::time::Duration;
+
+use crate::ids::{DeviceId, Incarnation, NodeId, SessionId, UnixMillis, UserId};
+
+/// The rising number that settles every race between sessions of one device:
+/// compared first by connect number, then by re-registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectNumber {
+    /// Chosen by the client; rises with every connect of the device.
+    pub connect: u64,
+    /// How often the node has registered this session again.
+    pub registration: u32,
+}
+
+/// Where a session of a user is: one row of the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The user.
+    pub user: UserId,
+    /// The device; it has at most one route.
+    pub device: DeviceId,
+    /// The number that settles races.
+    pub number: ConnectNumber,
+    /// The session.
+    pub session: SessionId,
+    /// The node that holds it.
+    pub node: NodeId,
+    /// That node's start.
+    pub incarnation: Incarnation,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// The route is in force.
+    InForce {
+        /// The route of the device that it replaced.
+        replaced: Option<Route>,
+    },
+    /// A route or release with a higher number, or an equal one of another
+    /// session, is in force.
+    Superseded,
+}
+
+/// Whether a user is online.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserPresence {
+    /// The user.
+    pub user: UserId,
+    /// At least one route of a living node.
+    pub online: bool,
+    /// When the user was last online, if that is known; none while online.
+    pub last_seen: Option<UnixMillis>,
+}
+
+/// Why presence cannot answer; never shown as "offline".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PresenceError {
+    /// The directory cannot be reached, or a node's state is not known yet.
+    #[error("presence is not available")]
+    Unavailable {
+        /// Wait at least this long.
+        retry_after: Option<Duration>,
+    },
+}

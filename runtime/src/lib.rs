@@ -1,0 +1,3 @@
+//! How a Duologue process lives.
+
+pub mod clock;

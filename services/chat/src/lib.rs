@@ -1,0 +1,3 @@
+//! Holds one stream per device: stores, acknowledges, orders and relays.
+
+pub mod ports;

@@ -1,0 +1,3 @@
+//! Owns the persistence of conversations: append, sync, cursors, paging.
+
+pub mod store;

@@ -1,0 +1,218 @@
+//! The port to an engine that keeps conversations, and what it promises.
+//!
+//! Engines: embedded (fjall), in memory, and DynamoDB. The rules of appending,
+//! syncing and paging stand once, above this port; an engine decides nothing.
+
+use async_trait::async_trait;
+use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
+use duologue_proto::message::{Cursor, Envelope};
+
+/// A ten-minute window of the activity index: time ÷ 10 minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window(pub u64);
+
+/// A message as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// The message with its place.
+    pub envelope: Envelope,
+    /// How many messages that count as unread each side has sent so far, this
+    /// one included; by [`ConversationId::side_of`] the sender. In a
+    /// conversation with oneself all count on side 0.
+    pub sent: [u64; 2],
+}
+
+/// Rows that must be durable before, or together with, what they announce:
+/// (user, window, conversation) for both users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActivityRows {
+    /// The window of history's clock at this try.
+    pub window: Window,
+    /// Write the rows. False if this writer knows that they are durable.
+    pub write: bool,
+    /// Also write both users' conversation rows: with slot 1.
+    pub new_conversation: bool,
+}
+
+/// Consecutive slots of one conversation to be filled.
+#[derive(Debug, Clone)]
+pub struct PutRun {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The messages; their sequences are consecutive. Never empty.
+    pub messages: Vec<StoredMessage>,
+    /// Durable before the messages, or together with them.
+    pub rows: ActivityRows,
+    /// The clock reading that `rows.window` comes from. A put is not sent later
+    /// than 10 s after it by the engine's clock.
+    pub read_at: UnixMillis,
+}
+
+/// What became of a [`PutRun`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOutcome {
+    /// So many messages, from the first on, are durable.
+    pub stored: usize,
+    /// Why the rest are not; none if all are.
+    pub stopped: Option<PutStop>,
+}
+
+/// Why a slot was not filled by this put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutStop {
+    /// The slot holds this message already. Nothing was changed.
+    Occupied(Box<StoredMessage>),
+    /// The reading is too old; nothing of this slot was sent.
+    TooLate,
+    /// It may be stored or not: read the same slot strongly, or try it again.
+    Unknown,
+    /// It is not stored, and will not be by this put.
+    Failed(StoreError),
+}
+
+/// Whether a read must see every write that was answered before it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// It must.
+    Strong,
+    /// It may lag. What it finds is true; what it misses proves nothing.
+    Eventual,
+}
+
+/// Asks for consecutive slots.
+#[derive(Debug, Clone)]
+pub struct SlotRange {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The lowest sequence wanted; at least 1.
+    pub first: Seq,
+    /// The highest sequence wanted; slots above the head are absent.
+    pub last: Seq,
+    /// From the highest down.
+    pub backward: bool,
+    /// At most this many messages.
+    pub max_messages: usize,
+    /// At most this many bytes of envelopes, but always one message.
+    pub max_bytes: usize,
+    /// How fresh.
+    pub consistency: Consistency,
+}
+
+/// A conversation of a user, with what is stored of its cursors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursors {
+    /// The cursor of the user who was asked for.
+    pub own: Cursor,
+    /// The cursor of the other side; the same in a conversation with oneself.
+    pub peer: Cursor,
+}
+
+/// One activity row of a user.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Activity {
+    /// The window.
+    pub window: Window,
+    /// The other user of the conversation.
+    pub peer: UserId,
+}
+
+/// Why an engine cannot do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or is overloaded; nothing was changed.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// It has stopped writing for good, because a write failed and its outcome
+    /// cannot be known. Reads go on. Nothing was changed.
+    #[error("the store has stopped writing: {0}")]
+    Stopped(String),
+    /// What is stored is not what this version writes.
+    #[error("the store holds data that cannot be read: {0}")]
+    Corrupt(String),
+}
+
+/// An engine that keeps conversations.
+///
+/// Every answer of "stored" means durable: synced to disk, or confirmed by
+/// DynamoDB. No read shows what is not.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The random id of this history.
+    fn history_id(&self) -> &HistoryId;
+
+    /// The highest clock reading that is stored. History's time is the larger
+    /// of it and the clock.
+    fn highest_reading(&self) -> UnixMillis;
+
+    /// Whether it takes writes. An error is for good: the process must restart.
+    fn writable(&self) -> Result<(), StoreError>;
+
+    /// Makes a clock reading durable, so that time does not run backward over a
+    /// restart.
+    async fn store_reading(&self, reading: UnixMillis) -> Result<(), StoreError>;
+
+    /// Fills consecutive slots, each only if it is absent: always a prefix. The
+    /// rows are durable before the first message is, or with it, and stay even
+    /// if the messages fail. A put that is tried again is identical to the byte.
+    async fn put_run(&self, run: PutRun) -> PutOutcome;
+
+    /// Writes both users' activity rows of a window, blindly.
+    async fn put_activity(
+        &self,
+        conversation: &ConversationId,
+        window: Window,
+    ) -> Result<(), StoreError>;
+
+    /// Raises a user's cursor to at least `cursor`, and writes both users'
+    /// activity rows of `window` before it or with it. Returns what is stored.
+    async fn put_cursor(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        cursor: Cursor,
+        window: Window,
+    ) -> Result<Cursor, StoreError>;
+
+    /// The message at the head, read strongly; none in an empty conversation.
+    async fn head(
+        &self,
+        conversation: &ConversationId,
+    ) -> Result<Option<StoredMessage>, StoreError>;
+
+    /// Consecutive messages. With [`Consistency::Strong`] every stored one in
+    /// the range, up to the maxima; else an unbroken run from the end that the
+    /// range starts at.
+    async fn slots(&self, range: SlotRange) -> Result<Vec<StoredMessage>, StoreError>;
+
+    /// The stored cursors of `user` and `peer` in their conversation, read
+    /// strongly; zeros where nothing is stored.
+    async fn cursors(&self, user: &UserId, peer: &UserId) -> Result<Cursors, StoreError>;
+
+    /// The peers of a user's conversations, in order, after `after`; read
+    /// strongly.
+    async fn conversations(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<UserId>, StoreError>;
+
+    /// A user's activity rows from `first` on, in order of (window, peer), after
+    /// `after`; read strongly.
+    async fn activity_from(
+        &self,
+        user: &UserId,
+        first: Window,
+        after: Option<&Activity>,
+        max: usize,
+    ) -> Result<Vec<Activity>, StoreError>;
+
+    /// A user's activity rows in the reverse order of (window, peer), before
+    /// `before`.
+    async fn activity_back(
+        &self,
+        user: &UserId,
+        before: Option<&Activity>,
+        max: usize,
+    ) -> Result<Vec<Activity>, StoreError>;
+}
