@@ -1,3 +1,25 @@
 //! Holds one stream per device: stores, acknowledges, orders and relays.
+//!
+//! A message is stored, then acknowledged, then announced; see `session` for the
+//! rules, `connection` for the task that performs them, and `session::sends` for
+//! the place where a message is acknowledged. It must not own what was said: that
+//! is history's.
 
+mod chat;
+mod connection;
+mod core;
+mod door;
+pub mod frame;
+mod grpc;
+mod inbox;
+mod metrics;
+mod outbox;
+mod people;
 pub mod ports;
+mod registry;
+mod router;
+pub mod session;
+
+pub use chat::Chat;
+pub use core::{ChatConfig, Parts, Visibility};
+pub use grpc::ChatServer;

@@ -9,7 +9,7 @@ use duologue_proto::history::{
     MessagesPage, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
 };
 use duologue_proto::ids::{HistoryId, UserId};
-use duologue_proto::message::Cursor;
+use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
 use tokio::sync::broadcast;
 
@@ -84,4 +84,33 @@ pub trait Presence: Send + Sync + 'static {
 
     /// Changes from now on. A receiver that falls behind is told so, and asks.
     fn watch(&self) -> broadcast::Receiver<UserPresence>;
+}
+
+/// What another node's sessions should know.
+#[derive(Debug, Clone)]
+pub enum Announcement {
+    /// A message is durable.
+    Message(Envelope),
+    /// A user's cursor in the conversation with `peer` moved.
+    Cursor {
+        /// Whose cursor.
+        user: UserId,
+        /// The other user.
+        peer: UserId,
+        /// Where it is.
+        cursor: Cursor,
+    },
+    /// The session of this route was replaced by a newer one of its device.
+    Superseded(Box<Route>),
+}
+
+/// The other chat nodes. Absent where there is one.
+///
+/// What it is given is durable already, so it must look up routes only after the
+/// call: an earlier look-up may miss a session that registers in between.
+pub trait Relay: Send + Sync + 'static {
+    /// Takes an announcement for every other node that holds a session of the
+    /// users concerned. Returns at once; when there is no room, a message becomes
+    /// a raised target, never silence.
+    fn relay(&self, announcement: Announcement);
 }

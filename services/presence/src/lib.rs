@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Maps users to the nodes that their devices are connected to.
+//!
+//! [`Presence`] is what chat asks. Rows and leases live behind the port
+//! [`Directory`]; which of them to believe is decided in [`lease`]. Nothing here
+//! knows what a message is.
+
+mod board;
+pub mod directory;
+mod expiring;
+pub mod lease;
+pub mod memory;
+pub mod presence;
+
+pub use directory::Directory;
+pub use memory::MemoryDirectory;
+pub use presence::{Nodes, Presence};

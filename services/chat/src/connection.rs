@@ -1,0 +1,250 @@
+//! One session's task: performs what the session wants and tells it what came of
+//! it. It decides nothing.
+//!
+//! What the session waits for (history, presence) runs inside this one task; a
+//! stream that breaks off does not stop it, so that what was sent is still
+//! settled and relayed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_proto::ids::UserId;
+use duologue_proto::presence::{Registered, Route};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::Instant;
+use tokio_stream::Stream;
+
+use crate::core::Core;
+use crate::frame::{Ref, Up};
+use crate::outbox::{DownFrame, Outbox};
+use crate::registry::Handle;
+use crate::session::{Effect, Input, Now, Session};
+
+/// What is awaited after the session's end (its route's removal) at most.
+const LEAVING: Duration = Duration::from_secs(5);
+/// Frames and results that are taken together.
+const MAX_BATCH: usize = 64;
+
+type Pending = Pin<Box<dyn Future<Output = Option<Input>> + Send>>;
+
+/// Frames from the device. An item that is an error means the device is gone.
+pub(crate) type UpStream = Pin<Box<dyn Stream<Item = Result<(Ref, Up), Gone>> + Send>>;
+
+/// The stream broke off.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// One session's task.
+pub(crate) struct Connection {
+    core: Arc<Core>,
+    session: Session,
+    handle: Arc<Handle>,
+    up: UpStream,
+    up_ended: bool,
+    gone: bool,
+    outbox: Outbox,
+    frames: Vec<DownFrame>,
+    pending: FuturesUnordered<Pending>,
+    route: Option<Box<Route>>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        session: Session,
+        handle: Arc<Handle>,
+        up: UpStream,
+        outbox: Outbox,
+    ) -> Self {
+        Self {
+            core,
+            session,
+            handle,
+            up,
+            up_ended: false,
+            gone: false,
+            outbox,
+            frames: Vec::new(),
+            pending: FuturesUnordered::new(),
+            route: None,
+        }
+    }
+
+    /// Runs the session to its end.
+    pub(crate) async fn run(mut self) {
+        self.core.registry.enter(&self.handle);
+        self.core.metrics.sessions.inc();
+        let mut inputs = Vec::new();
+        while !self.session.has_ended() {
+            self.wait(&mut inputs).await;
+            let now = self.now();
+            for effect in self.session.handle(inputs.drain(..), now) {
+                self.perform(effect);
+            }
+            if !self.frames.is_empty() {
+                self.outbox.push(self.frames.drain(..));
+            }
+        }
+        // The route's removal may be under way still.
+        let rest = async { while self.pending.next().await.is_some() {} };
+        if tokio::time::timeout(LEAVING, rest).await.is_err() {
+            tracing::warn!("gave up waiting for the removal of a route");
+        }
+        self.core.registry.leave(&self.handle);
+        self.core.metrics.sessions.dec();
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            instant: Instant::now(),
+            wall: self.core.clock.now(),
+        }
+    }
+
+    /// Waits until something happens and takes what else has happened by then.
+    async fn wait(&mut self, inputs: &mut Vec<Input>) {
+        let deadline = self.session.next_deadline();
+        let timer = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let listening = self.session.wants_input() && !self.up_ended;
+        tokio::select! {
+            biased;
+            () = self.handle.inbox.changed() => {}
+            Some(input) = self.pending.next() => inputs.extend(input),
+            item = self.up.next(), if listening => take_up(item, &mut self.up_ended, inputs),
+            () = self.outbox.changed() => {}
+            () = timer => inputs.push(Input::Tick),
+        }
+        self.take_ready(inputs);
+    }
+
+    fn take_ready(&mut self, inputs: &mut Vec<Input>) {
+        while inputs.len() < MAX_BATCH {
+            let Some(Some(input)) = self.pending.next().now_or_never() else {
+                break;
+            };
+            inputs.extend(input);
+        }
+        while inputs.len() < MAX_BATCH && self.session.wants_input() && !self.up_ended {
+            let Some(item) = self.up.next().now_or_never() else {
+                break;
+            };
+            take_up(item, &mut self.up_ended, inputs);
+        }
+        self.handle.inbox.take(inputs);
+        if self.outbox.is_gone() && !self.gone {
+            self.gone = true;
+            inputs.push(Input::Gone);
+        }
+        inputs.insert(0, Input::Outbox(self.outbox.bytes()));
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Push(reference, down) => {
+                self.core.metrics.pushed(&down);
+                self.frames.push((reference, down));
+            }
+            Effect::Register(route) => self.register(route),
+            Effect::Release => self.release(),
+            Effect::Append(run) => self.ask(|core| async move {
+                let peer = run.peer.clone();
+                Input::Appended(peer, core.history.append(run).await)
+            }),
+            Effect::Read(request) => self.ask(|core| async move {
+                let peer = request.peer.clone();
+                Input::Read(peer, core.history.read(request).await)
+            }),
+            Effect::Sync(request) => {
+                self.ask(|core| async move { Input::Synced(core.history.sync(request).await) });
+            }
+            Effect::WriteCursor(number, peer, asked) => {
+                let user = self.user();
+                self.ask(move |core| async move {
+                    let written = core.history.advance_cursor(&user, &peer, asked).await;
+                    Input::CursorWritten(number, written)
+                });
+            }
+            Effect::Announce(envelope) => {
+                self.core
+                    .router
+                    .message(&envelope, Some(&self.handle.session));
+            }
+            Effect::AnnounceCursor(peer, cursor) => {
+                let origin = Some(&self.handle.session);
+                self.core
+                    .router
+                    .cursor(&self.handle.user, &peer, cursor, origin);
+            }
+            Effect::End(refusal) => {
+                self.outbox.push(self.frames.drain(..));
+                self.outbox
+                    .end(refusal.map_or(Ok(()), |refusal| Err(refusal.into_status())));
+            }
+        }
+    }
+
+    fn user(&self) -> UserId {
+        self.handle.user.clone()
+    }
+
+    fn ask<F>(&mut self, question: impl FnOnce(Arc<Core>) -> F)
+    where
+        F: Future<Output = Input> + Send + 'static,
+    {
+        let answer = question(Arc::clone(&self.core));
+        self.pending.push(Box::pin(answer.map(Some)));
+    }
+
+    /// The node's own table first, then the directory (design §7).
+    fn register(&mut self, route: Box<Route>) {
+        self.core.registry.list(&self.handle);
+        self.route = Some(route.clone());
+        self.ask(|core| async move {
+            let registered = core.presence.register(*route).await;
+            if let Ok(Registered::InForce {
+                replaced: Some(replaced),
+            }) = &registered
+            {
+                core.router.supersede(replaced.clone());
+            }
+            Input::Registered(registered)
+        });
+    }
+
+    fn release(&mut self) {
+        self.core.registry.unlist(&self.handle);
+        let Some(route) = self.route.take() else {
+            return;
+        };
+        let core = Arc::clone(&self.core);
+        self.pending.push(Box::pin(async move {
+            if let Err(error) = core.presence.release(&route).await {
+                // The route goes with the node's lease, or by a clean-up.
+                tracing::warn!(%error, "a route was not removed");
+            }
+            None
+        }));
+    }
+}
+
+fn take_up(item: Option<Result<(Ref, Up), Gone>>, up_ended: &mut bool, inputs: &mut Vec<Input>) {
+    match item {
+        Some(Ok((reference, up))) => inputs.push(Input::Up(reference, up)),
+        Some(Err(Gone)) => {
+            *up_ended = true;
+            inputs.push(Input::Gone);
+        }
+        None => {
+            *up_ended = true;
+            inputs.push(Input::UpClosed);
+        }
+    }
+}

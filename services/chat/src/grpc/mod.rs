@@ -1,0 +1,176 @@
+//! The eight calls of `duologue.chat.v1.ChatService`, by path.
+//!
+//! Routed by hand instead of by the generated server, so that the two streams can
+//! use a codec that shares encoded envelopes. A test compares the table with the
+//! contract. This module and those below only convert.
+
+mod codec;
+mod down;
+mod unary;
+mod up;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use duologue_proto::chat::v1 as wire;
+use duologue_proto::limits::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
+use duologue_runtime::auth::Identity;
+use duologue_runtime::listener::Peer;
+use duologue_runtime::refusal::{Reason, Refusal};
+use futures_util::{StreamExt as _, stream};
+use tonic::body::Body;
+use tonic::codec::Codec;
+use tonic::server::{Grpc, NamedService};
+use tonic::{Extensions, Request, Response, Status, Streaming};
+
+use crate::connection::{Gone, UpStream};
+use crate::core::Core;
+use crate::door;
+use crate::frame::Up;
+use crate::outbox::OutboxStream;
+
+/// The service, as a server takes it.
+#[derive(Clone)]
+pub struct ChatServer {
+    core: Arc<Core>,
+}
+
+impl ChatServer {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core }
+    }
+}
+
+impl NamedService for ChatServer {
+    const NAME: &'static str = "duologue.chat.v1.ChatService";
+}
+
+impl tower::Service<http::Request<Body>> for ChatServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let core = Arc::clone(&self.core);
+        Box::pin(async move { Ok(route(core, request).await) })
+    }
+}
+
+async fn route(core: Arc<Core>, request: http::Request<Body>) -> http::Response<Body> {
+    let method = request
+        .uri()
+        .path()
+        .rsplit_once('/')
+        .map_or("", |(_, method)| method)
+        .to_owned();
+    /// Calls one of the functions of `unary`.
+    macro_rules! unary {
+        ($call:path) => {
+            grpc(codec::Unary::default())
+                .unary(
+                    tower::service_fn(move |request| $call(Arc::clone(&core), request)),
+                    request,
+                )
+                .await
+        };
+    }
+    match method.as_str() {
+        "Converse" => {
+            let converse = tower::service_fn(move |request| converse(Arc::clone(&core), request));
+            grpc(codec::Frames::default())
+                .streaming(converse, request)
+                .await
+        }
+        "Subscribe" => {
+            let subscribe = tower::service_fn(move |request| subscribe(Arc::clone(&core), request));
+            grpc(codec::Frames::default())
+                .server_streaming(subscribe, request)
+                .await
+        }
+        "SendMessage" => unary!(unary::send_message),
+        "AdvanceCursor" => unary!(unary::advance_cursor),
+        "ListMessages" => unary!(unary::list_messages),
+        "ListConversations" => unary!(unary::list_conversations),
+        "ListUsers" => unary!(unary::list_users),
+        "GetPresence" => unary!(unary::get_presence),
+        _ => Status::unimplemented("ChatService has no such call").into_http(),
+    }
+}
+
+fn grpc<C: Codec>(codec: C) -> Grpc<C> {
+    Grpc::new(codec)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_RESPONSE_BYTES)
+}
+
+async fn converse(
+    core: Arc<Core>,
+    request: Request<Streaming<wire::ConverseRequest>>,
+) -> Result<Response<OutboxStream>, Status> {
+    let (_, extensions, frames) = request.into_parts();
+    let caller = caller(&extensions)?;
+    let user = caller.user.clone();
+    let frames_core = Arc::clone(&core);
+    let up = frames.map(move |frame| match frame {
+        Ok(frame) => Ok(up::frame(&frames_core, &user, frame)),
+        Err(status) => broken(&status),
+    });
+    let stream = door::open(&core, caller, address(&extensions), Box::pin(up))?;
+    Ok(Response::new(stream))
+}
+
+async fn subscribe(
+    core: Arc<Core>,
+    request: Request<wire::SubscribeRequest>,
+) -> Result<Response<OutboxStream>, Status> {
+    let (_, extensions, request) = request.into_parts();
+    let caller = caller(&extensions)?;
+    let hello = up::hello(request.hello.unwrap_or_default())?;
+    let hello = stream::once(async { Ok((0, Up::Hello(Ok(Box::new(hello))))) });
+    let up: UpStream = Box::pin(hello.chain(stream::pending()));
+    Ok(Response::new(door::open(
+        &core,
+        caller,
+        address(&extensions),
+        up,
+    )?))
+}
+
+/// A frame that cannot be read breaks the contract; anything else means that the
+/// stream broke off.
+fn broken(status: &Status) -> Result<(crate::frame::Ref, Up), Gone> {
+    match status.code() {
+        tonic::Code::InvalidArgument => {
+            let detail = "is not a protobuf message of this call's kind";
+            Ok((0, Up::Broken(Refusal::field("frame", detail))))
+        }
+        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
+            let detail = format!("is longer than {MAX_REQUEST_BYTES} bytes");
+            Ok((0, Up::Broken(Refusal::field("frame", detail))))
+        }
+        _ => Err(Gone),
+    }
+}
+
+/// The caller, as the server stack has verified.
+fn caller(extensions: &Extensions) -> Result<Identity, Status> {
+    extensions
+        .get::<Identity>()
+        .cloned()
+        .ok_or_else(|| Refusal::new(Reason::TokenMissing, "a bearer token is needed").into_status())
+}
+
+fn address(extensions: &Extensions) -> Option<IpAddr> {
+    extensions
+        .get::<Peer>()
+        .and_then(|peer| peer.addr)
+        .map(|addr| addr.ip())
+}

@@ -1,0 +1,256 @@
+//! Frames up, from the wire: every field is checked here, and nowhere else.
+
+use bytes::Bytes;
+use duologue_proto::chat::v1 as wire;
+use duologue_proto::chat::v1::converse_request::Frame;
+use duologue_proto::ids::{DeviceId, HistoryId, InvalidId, MessageId, Seq, UserId};
+use duologue_proto::limits::{MAX_CLIENT_NAME_BYTES, MAX_FEATURES, MAX_POSITIONS, MAX_TOKEN_BYTES};
+use duologue_proto::message::Cursor;
+use duologue_runtime::clock::RandomExt as _;
+use duologue_runtime::refusal::{Reason, Refusal};
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::frame::{
+    Advance, CursorRejectedReason, CursorRejection, Hello, Ref, RejectedReason, Rejection, Send, Up,
+};
+
+/// Of an id that breaks its rule so much is echoed.
+const MAX_ECHO_BYTES: usize = 128;
+
+/// A field that is outside its rule.
+#[derive(Debug)]
+pub(super) struct Invalid {
+    pub(super) reason: RejectedReason,
+    pub(super) field: &'static str,
+    pub(super) detail: String,
+}
+
+impl Invalid {
+    fn field(field: &'static str, detail: impl std::fmt::Display) -> Self {
+        Self {
+            reason: RejectedReason::Invalid,
+            field,
+            detail: detail.to_string(),
+        }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::field(invalid.field, invalid.detail)
+    }
+}
+
+/// A frame of `Converse`. Also takes the send from the user's rate.
+pub(super) fn frame(core: &Core, user: &UserId, request: wire::ConverseRequest) -> (Ref, Up) {
+    let up = match request.frame {
+        Some(Frame::Hello(hello)) => Up::Hello(self::hello(hello).map(Box::new)),
+        Some(Frame::SendMessage(send)) => send_message(core, user, send),
+        Some(Frame::Abandon(abandon)) => self::abandon(&abandon),
+        Some(Frame::AdvanceCursor(advance)) => match self::advance(&advance) {
+            Ok(advance) => Up::Advance(advance),
+            Err(rejection) => Up::InvalidAdvance(rejection),
+        },
+        Some(Frame::Ping(wire::Ping {})) => Up::Ping,
+        None => Up::Broken(Refusal::new(
+            Reason::UnknownFrame,
+            "the frame is of no kind that this server knows",
+        )),
+    };
+    (request.r#ref, up)
+}
+
+fn send_message(core: &Core, user: &UserId, send: wire::SendMessage) -> Up {
+    let (message_id, peer) = (send.message_id.clone(), send.peer.clone());
+    let checked = self::send(core, &send.peer, send.message_id, send.after_seq, send.body);
+    match checked {
+        Ok(mut send) => {
+            send.over_rate = core.sends.take(user, Instant::now()).err();
+            Up::Send(send)
+        }
+        Err(invalid) => Up::InvalidSend(Rejection {
+            message_id: echo(message_id.unwrap_or_default()),
+            peer: echo(peer),
+            reason: invalid.reason,
+            field: invalid.field,
+            detail: invalid.detail,
+        }),
+    }
+}
+
+fn abandon(abandon: &wire::Abandon) -> Up {
+    match MessageId::parse(&abandon.message_id) {
+        Ok(message_id) => Up::Abandon(message_id),
+        Err(error) => Up::Broken(Refusal::field("abandon.message_id", error)),
+    }
+}
+
+/// The fields of a send, by either door.
+pub(super) fn send(
+    core: &Core,
+    peer: &str,
+    message_id: Option<String>,
+    after_seq: Option<u64>,
+    body: Option<wire::Body>,
+) -> Result<Send, Invalid> {
+    let peer = UserId::parse(peer).map_err(|error| Invalid::field("peer", error))?;
+    let message_id = match message_id {
+        Some(id) => MessageId::parse(&id),
+        None => MessageId::parse(&core.random.id()),
+    };
+    let message_id = message_id.map_err(|error| Invalid::field("message_id", error))?;
+    let body = self::body(body, core.config.max_text_bytes)?;
+    Ok(Send {
+        peer,
+        message_id,
+        after_seq: after_seq.map(Seq),
+        body,
+        over_rate: None,
+    })
+}
+
+fn body(body: Option<wire::Body>, max_text_bytes: usize) -> Result<Bytes, Invalid> {
+    let body = body.ok_or_else(|| Invalid::field("body", "must be given"))?;
+    let Some(wire::body::Kind::Text(text)) = &body.kind else {
+        return Err(Invalid::field(
+            "body.kind",
+            "must be a kind that this server knows: text",
+        ));
+    };
+    if text.is_empty() {
+        return Err(Invalid::field("body.text", "must not be empty"));
+    }
+    if text.len() > max_text_bytes {
+        return Err(Invalid {
+            reason: RejectedReason::TooLong,
+            field: "body.text",
+            detail: format!(
+                "is {} bytes of UTF-8 long; at most {max_text_bytes} are allowed",
+                text.len()
+            ),
+        });
+    }
+    Ok(body.encode_to_vec().into())
+}
+
+/// What a cursor move asks for.
+pub(super) fn cursor(delivered: Option<u64>, read: Option<u64>) -> Result<Cursor, Invalid> {
+    if delivered.is_none() && read.is_none() {
+        return Err(Invalid::field(
+            "delivered",
+            "must be given, or read, or both",
+        ));
+    }
+    Ok(Cursor::asked(delivered.map(Seq), read.map(Seq)))
+}
+
+fn advance(advance: &wire::AdvanceCursor) -> Result<Advance, CursorRejection> {
+    let checked = || {
+        let peer = UserId::parse(&advance.peer).map_err(|error| Invalid::field("peer", error))?;
+        Ok(Advance {
+            peer,
+            asked: cursor(advance.delivered, advance.read)?,
+        })
+    };
+    checked().map_err(|invalid: Invalid| CursorRejection {
+        peer: echo(advance.peer.clone()),
+        reason: CursorRejectedReason::Invalid,
+        field: invalid.field,
+        detail: invalid.detail,
+        head: None,
+    })
+}
+
+/// `Hello`, by either door.
+pub(super) fn hello(hello: wire::Hello) -> Result<Hello, Refusal> {
+    bounded(
+        "hello.client_name",
+        &hello.client_name,
+        MAX_CLIENT_NAME_BYTES,
+    )?;
+    bounded(
+        "hello.client_version",
+        &hello.client_version,
+        MAX_CLIENT_NAME_BYTES,
+    )?;
+    bounded("hello.sync_token", &hello.sync_token, MAX_TOKEN_BYTES)?;
+    counted("hello.features", hello.features.len(), MAX_FEATURES)?;
+    for feature in &hello.features {
+        bounded("hello.features", feature, MAX_CLIENT_NAME_BYTES)?;
+    }
+    counted("hello.positions", hello.positions.len(), MAX_POSITIONS)?;
+    counted("hello.cursors", hello.cursors.len(), MAX_POSITIONS)?;
+    if !hello.access_token.is_empty() {
+        return Err(Refusal::field(
+            "hello.access_token",
+            "is for WebSocket only; give the token as authorization metadata",
+        ));
+    }
+    let history_id = (!hello.history_id.is_empty()).then(|| HistoryId::parse(&hello.history_id));
+    Ok(Hello {
+        device: device(&hello)?,
+        history_id: history_id
+            .transpose()
+            .map_err(|error| Refusal::field("hello.history_id", error))?,
+        positions: positions(&hello.positions)?,
+        cursors: hello.cursors.iter().map(advance).collect(),
+        client: format!("{} {}", hello.client_name, hello.client_version),
+        sync_token: hello.sync_token,
+    })
+}
+
+fn device(hello: &wire::Hello) -> Result<Option<(DeviceId, u64)>, Refusal> {
+    match (&hello.device_id, hello.connect_number) {
+        (None, None) => Ok(None),
+        (Some(device), Some(number)) => {
+            let invalid = |error: InvalidId| Refusal::field("hello.device_id", error);
+            Ok(Some((DeviceId::parse(device).map_err(invalid)?, number)))
+        }
+        (Some(_), None) => Err(Refusal::field(
+            "hello.connect_number",
+            "must be given with device_id",
+        )),
+        (None, Some(_)) => Err(Refusal::field(
+            "hello.device_id",
+            "must be given with connect_number",
+        )),
+    }
+}
+
+fn positions(positions: &[wire::Position]) -> Result<Vec<(UserId, Seq)>, Refusal> {
+    let parse = |position: &wire::Position| {
+        let peer = UserId::parse(&position.peer)
+            .map_err(|error| Refusal::field("hello.positions.peer", error))?;
+        Ok((peer, Seq(position.seq)))
+    };
+    positions.iter().map(parse).collect()
+}
+
+fn bounded(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+    if text.len() <= max {
+        return Ok(());
+    }
+    let detail = format!("is {} bytes long; at most {max} are allowed", text.len());
+    Err(Refusal::field(field, detail))
+}
+
+fn counted(field: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(Refusal::field(
+        field,
+        format!("has {count} entries; at most {max} are allowed"),
+    ))
+}
+
+fn echo(mut text: String) -> String {
+    let mut end = text.len().min(MAX_ECHO_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

@@ -1,0 +1,199 @@
+//! What others tell a session: bounded, and never silently short.
+//!
+//! When there is no room for an announced message, what is kept is that the
+//! conversation has messages up to it; the session reads them from history. Of
+//! receipts and presence the latest is kept. Should even that be too much, the
+//! session is told to sync.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use duologue_proto::ids::{Seq, UserId};
+use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
+use duologue_proto::message::{Cursor, Envelope};
+use duologue_proto::presence::UserPresence;
+use tokio::sync::Notify;
+
+use crate::session::Input;
+
+/// Bytes of announced envelopes that wait.
+const INBOX_BYTES: usize = 32 * 1024;
+/// Conversations, cursors or users that wait; more make the session sync or end.
+const MAX_WAITING: usize = MAX_SESSION_CONVERSATIONS;
+
+/// Where others put what a session should know.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<Waiting>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    announced: Vec<Envelope>,
+    announced_bytes: usize,
+    raised: BTreeMap<UserId, Seq>,
+    receipts: BTreeMap<(UserId, UserId), Cursor>,
+    presence: BTreeMap<UserId, UserPresence>,
+    resync: bool,
+    superseded: bool,
+    drain: Option<Duration>,
+}
+
+impl Inbox {
+    /// Announces a message of `user`, whose session this is.
+    pub(crate) fn announce(&self, user: &UserId, envelope: &Envelope) {
+        self.change(|waiting| {
+            let bytes = waiting.announced_bytes + envelope.wire().len();
+            if bytes <= INBOX_BYTES {
+                waiting.announced_bytes = bytes;
+                waiting.announced.push(envelope.clone());
+            } else {
+                waiting.raise(envelope.peer_of(user), envelope.seq);
+            }
+        });
+    }
+
+    /// Tells that `user`'s cursor in the conversation with `peer` moved.
+    pub(crate) fn receipt(&self, peer: &UserId, user: &UserId, cursor: Cursor) {
+        self.change(|waiting| {
+            let latest = waiting
+                .receipts
+                .entry((peer.clone(), user.clone()))
+                .or_default();
+            *latest = latest.max(cursor);
+            if waiting.receipts.len() > MAX_WAITING {
+                waiting.receipts.clear();
+                waiting.resync = true;
+            }
+        });
+    }
+
+    /// Tells that a user went online or offline.
+    pub(crate) fn presence(&self, presence: &UserPresence) {
+        self.change(|waiting| {
+            // The session ends by its own, lower limit if this one is reached.
+            if waiting.presence.len() < MAX_WAITING {
+                waiting
+                    .presence
+                    .insert(presence.user.clone(), presence.clone());
+            }
+        });
+    }
+
+    /// Tells that a newer session of the device took over.
+    pub(crate) fn supersede(&self) {
+        self.change(|waiting| waiting.superseded = true);
+    }
+
+    /// Tells that the node stops.
+    pub(crate) fn drain(&self, retry_after: Duration) {
+        self.change(|waiting| waiting.drain = Some(retry_after));
+    }
+
+    /// Waits until something was put in.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Takes everything out.
+    pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
+        let waiting = std::mem::take(&mut *self.lock());
+        inputs.extend(waiting.announced.into_iter().map(Input::Announced));
+        inputs.extend(
+            waiting
+                .raised
+                .into_iter()
+                .map(|(peer, seq)| Input::Raised(peer, seq)),
+        );
+        let receipts = waiting.receipts.into_iter();
+        inputs.extend(receipts.map(|((peer, user), cursor)| Input::Receipt(peer, user, cursor)));
+        inputs.extend(waiting.presence.into_values().map(Input::Presence));
+        inputs.extend(waiting.resync.then_some(Input::Resync));
+        inputs.extend(waiting.drain.map(Input::Drain));
+        inputs.extend(waiting.superseded.then_some(Input::Superseded));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.lock());
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // What waits is a hint: were a panic to leave it short, a sync repairs it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn raise(&mut self, peer: &UserId, seq: Seq) {
+        if !self.raised.contains_key(peer) && self.raised.len() >= MAX_WAITING {
+            self.resync = true;
+            return;
+        }
+        let target = self.raised.entry(peer.clone()).or_default();
+        *target = (*target).max(seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use duologue_proto::ids::{MessageId, UnixMillis};
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn envelope(seq: u64) -> Envelope {
+        let id = MessageId::parse("m").unwrap();
+        let body = Bytes::from(vec![b'x'; 4096]);
+        Envelope::seal(
+            Seq(seq),
+            id,
+            user("alice"),
+            user("bob"),
+            UnixMillis(0),
+            body,
+        )
+    }
+
+    #[test]
+    fn what_overflows_becomes_a_raised_target_and_not_silence() {
+        let inbox = Inbox::default();
+        for seq in 1..=100 {
+            inbox.announce(&user("bob"), &envelope(seq));
+        }
+        let mut inputs = Vec::new();
+        inbox.take(&mut inputs);
+        let announced = inputs
+            .iter()
+            .filter(|i| matches!(i, Input::Announced(_)))
+            .count();
+        assert!(announced < 10);
+        assert!(
+            matches!(inputs.last(), Some(Input::Raised(peer, Seq(100))) if *peer == user("alice"))
+        );
+    }
+
+    #[test]
+    fn of_receipts_the_larger_is_kept() {
+        let inbox = Inbox::default();
+        let high = Cursor {
+            delivered: Seq(5),
+            read: Seq(5),
+        };
+        inbox.receipt(&user("alice"), &user("alice"), high);
+        let low = Cursor {
+            delivered: Seq(4),
+            read: Seq(4),
+        };
+        inbox.receipt(&user("alice"), &user("alice"), low);
+        let mut inputs = Vec::new();
+        inbox.take(&mut inputs);
+        assert!(matches!(inputs.as_slice(), [Input::Receipt(_, _, cursor)] if *cursor == high));
+    }
+}

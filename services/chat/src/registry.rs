@@ -1,0 +1,145 @@
+//! The node's own table of live sessions.
+//!
+//! A session is in it before its route is sent to the directory, so that a relay
+//! never meets "not here" for a live session.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use duologue_proto::ids::{SessionId, UserId};
+use tokio::sync::Notify;
+
+use crate::inbox::Inbox;
+
+/// One live session, as others reach it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) user: UserId,
+    pub(crate) session: SessionId,
+    pub(crate) inbox: Inbox,
+}
+
+/// Every session of this node.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    state: Mutex<State>,
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Every stream, also before its `Hello`.
+    open: BTreeMap<SessionId, Arc<Handle>>,
+    /// Sessions that are to be told what concerns their user.
+    users: BTreeMap<UserId, Vec<Arc<Handle>>>,
+    draining: Option<Duration>,
+}
+
+impl Registry {
+    /// Takes in a new stream. While the node drains it is told so at once.
+    pub(crate) fn enter(&self, handle: &Arc<Handle>) {
+        let mut state = self.lock();
+        if let Some(retry_after) = state.draining {
+            handle.inbox.drain(retry_after);
+        }
+        state
+            .open
+            .insert(handle.session.clone(), Arc::clone(handle));
+    }
+
+    /// From now on the session is told what concerns its user. Doing it again
+    /// changes nothing.
+    pub(crate) fn list(&self, handle: &Arc<Handle>) {
+        let mut state = self.lock();
+        let sessions = state.users.entry(handle.user.clone()).or_default();
+        if !sessions
+            .iter()
+            .any(|listed| listed.session == handle.session)
+        {
+            sessions.push(Arc::clone(handle));
+        }
+    }
+
+    /// The session is told nothing more.
+    pub(crate) fn unlist(&self, handle: &Handle) {
+        let mut state = self.lock();
+        if let Some(sessions) = state.users.get_mut(&handle.user) {
+            sessions.retain(|listed| listed.session != handle.session);
+            if sessions.is_empty() {
+                state.users.remove(&handle.user);
+            }
+        }
+    }
+
+    /// The stream has ended.
+    pub(crate) fn leave(&self, handle: &Handle) {
+        self.unlist(handle);
+        let mut state = self.lock();
+        state.open.remove(&handle.session);
+        if state.open.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Calls `tell` for every session of a user but `except`. Returns how many.
+    pub(crate) fn tell(
+        &self,
+        user: &UserId,
+        except: Option<&SessionId>,
+        tell: impl Fn(&Handle),
+    ) -> usize {
+        let state = self.lock();
+        let sessions = state.users.get(user).into_iter().flatten();
+        let others = sessions.filter(|handle| Some(&handle.session) != except);
+        others.map(|handle| tell(handle)).count()
+    }
+
+    /// Tells one session that a newer one took over.
+    pub(crate) fn supersede(&self, session: &SessionId) {
+        if let Some(handle) = self.lock().open.get(session) {
+            handle.inbox.supersede();
+        }
+    }
+
+    /// Users with sessions, in order, after `after`; at most `max`.
+    pub(crate) fn users(&self, after: Option<&UserId>, max: usize) -> Vec<UserId> {
+        use std::ops::Bound;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let users = state.users.range::<UserId, _>((after, Bound::Unbounded));
+        users.take(max).map(|(user, _)| user.clone()).collect()
+    }
+
+    /// How many streams are open.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    /// Tells every session, now and later, that the node stops. Their clients are
+    /// spread over `spread`, so that they do not come back all at once.
+    pub(crate) fn drain(&self, spread: Duration) {
+        let mut state = self.lock();
+        state.draining = Some(spread);
+        let count = u32::try_from(state.open.len()).unwrap_or(u32::MAX).max(1);
+        for (index, handle) in (0..count).zip(state.open.values()) {
+            handle.inbox.drain(spread * index / count);
+        }
+    }
+
+    /// Waits until no stream is open.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is a single call to a map, so a panic leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,322 @@
+//! What a device has been shown (design §4): catch-up at connect, gap repair,
+//! slow readers and lost or reordered relays are all this one mechanism.
+//!
+//! Per conversation there is `shown`, the last sequence pushed, and `target`, the
+//! highest known to exist. While `shown < target` and there is room, the session
+//! reads from history and pushes. Nothing is pushed past a read that is running,
+//! and `shown` is never guessed: it starts where catch-up would start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use duologue_proto::history::{HistoryError, ReadPage, ReadRequest, ReadStart};
+use duologue_proto::ids::{Seq, UnixMillis, UserId};
+use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
+use duologue_proto::message::Envelope;
+use duologue_runtime::refusal::{Reason, Refusal};
+use tokio::time::Instant;
+
+use super::opening::pause;
+use super::{Effect, Now, RETRY_PAUSE, Session};
+use crate::frame::Down;
+
+/// Bytes of envelopes in one read; each read under way reserves them.
+pub(super) const READ_BYTES: usize = 16 * 1024;
+/// Messages in one read.
+const READ_MESSAGES: usize = 256;
+/// Reads under way at once.
+const MAX_READS: usize = 2;
+
+/// `shown` of a conversation that was announced and that no sync has listed. It
+/// waits for the first sync: only that knows where it starts.
+const UNLISTED: Seq = Seq(u64::MAX);
+/// `shown` of a listed conversation whose start is found by a read, by time.
+const BY_TIME: Seq = Seq(u64::MAX - 1);
+
+/// What is kept per conversation for the session's life, beside its key.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    shown: Seq,
+    target: Seq,
+}
+
+impl State {
+    /// What is known of a conversation before anything is.
+    const NEW: Self = Self {
+        shown: UNLISTED,
+        target: Seq::ZERO,
+    };
+
+    fn is_resolved(self) -> bool {
+        self.shown < BY_TIME
+    }
+
+    fn has_shown(self, seq: Seq) -> bool {
+        self.is_resolved() && self.shown >= seq
+    }
+}
+
+/// What the device has been shown of every conversation.
+#[derive(Debug, Default)]
+pub(super) struct CatchUp {
+    states: BTreeMap<UserId, State>,
+    /// Those that are not level and have no read under way.
+    lagging: BTreeSet<UserId>,
+    /// Those with a read under way.
+    reading: BTreeSet<UserId>,
+    /// The conversation that was read last: the next one after it has its turn.
+    last_read: Option<UserId>,
+    /// Where a conversation starts that no sync has listed: everything in it is
+    /// newer than this. None until the first sync is complete.
+    floor: Option<UnixMillis>,
+    /// Where listed conversations start by time: at that of the sync's token.
+    since: Option<UnixMillis>,
+    /// No read is begun before.
+    paused_until: Option<Instant>,
+}
+
+/// Where catch-up starts in a conversation that a sync lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Start {
+    /// After this sequence.
+    After(Seq),
+    /// At the first message accepted at or after this time.
+    Since(UnixMillis),
+}
+
+impl CatchUp {
+    pub(super) fn reserved_bytes(&self) -> usize {
+        self.reading.len() * READ_BYTES
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Whether everything known to exist has been pushed.
+    pub(super) fn is_level(&self) -> bool {
+        self.lagging.is_empty() && self.reading.is_empty()
+    }
+
+    pub(super) fn stop(&mut self) {
+        *self = Self::default();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether everything up to `seq` has been pushed.
+    pub(super) fn has_shown(&self, peer: &UserId, seq: Seq) -> bool {
+        seq == Seq::ZERO
+            || self
+                .states
+                .get(peer)
+                .is_some_and(|state| state.has_shown(seq))
+    }
+
+    /// Whether `seq` is known to be stored.
+    pub(super) fn knows(&self, peer: &UserId, seq: Seq) -> bool {
+        self.states
+            .get(peer)
+            .is_some_and(|state| seq <= state.target || state.has_shown(seq))
+    }
+
+    /// Whether the conversation has state whose start is known.
+    pub(super) fn is_resolved(&self, peer: &UserId) -> bool {
+        self.states
+            .get(peer)
+            .is_some_and(|state| state.is_resolved())
+    }
+
+    /// Gives a listed conversation its start, unless it has one, and its head.
+    pub(super) fn list(&mut self, peer: &UserId, start: Start, head: Seq) {
+        let state = self.states.entry(peer.clone()).or_insert(State::NEW);
+        state.target = state.target.max(head);
+        if !state.is_resolved() {
+            match start {
+                Start::After(seq) => state.shown = seq,
+                Start::Since(time) => {
+                    state.shown = BY_TIME;
+                    self.since = Some(time);
+                }
+            }
+        }
+        self.note(peer);
+    }
+
+    /// A sync has listed everything: what no sync has listed is newer than
+    /// `floor`.
+    pub(super) fn all_listed(&mut self, floor: UnixMillis) {
+        self.floor = Some(floor);
+    }
+
+    /// Raises the target of a conversation; makes state for it if it has none.
+    fn raise(&mut self, peer: &UserId, seq: Seq) {
+        let state = self.states.entry(peer.clone()).or_insert(State::NEW);
+        state.target = state.target.max(seq);
+        self.note(peer);
+    }
+
+    /// Moves `shown` to `seq` if that is the next one and nothing stands against
+    /// pushing it now.
+    fn show_next(&mut self, peer: &UserId, seq: Seq) -> bool {
+        let reading = self.reading.contains(peer);
+        match self.states.get_mut(peer) {
+            Some(state) if !reading && state.is_resolved() && seq == state.shown.next() => {
+                state.shown = seq;
+                state.target = state.target.max(seq);
+                self.note(peer);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts a conversation among those that need a read, or takes it out.
+    fn note(&mut self, peer: &UserId) {
+        let Some(state) = self.states.get(peer) else {
+            return;
+        };
+        if state.has_shown(state.target) || self.reading.contains(peer) {
+            self.lagging.remove(peer);
+        } else if !self.lagging.contains(peer) {
+            self.lagging.insert(peer.clone());
+        }
+    }
+
+    /// Begins the next read, one conversation after another in turn.
+    fn next_read(&mut self) -> Option<(UserId, ReadStart)> {
+        let after = self
+            .last_read
+            .as_ref()
+            .map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = self.lagging.range::<UserId, _>((after, Bound::Unbounded));
+        let (peer, start) = turn
+            .chain(self.lagging.iter())
+            .find_map(|peer| Some((peer.clone(), self.read_start(peer)?)))?;
+        self.lagging.remove(&peer);
+        self.reading.insert(peer.clone());
+        self.last_read = Some(peer.clone());
+        Some((peer, start))
+    }
+
+    /// Where to read on; none while that is not known.
+    fn read_start(&self, peer: &UserId) -> Option<ReadStart> {
+        match self.states.get(peer)?.shown {
+            UNLISTED => self.floor.map(ReadStart::AcceptedSince),
+            BY_TIME => self.since.map(ReadStart::AcceptedSince),
+            shown => Some(ReadStart::After(shown)),
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn on_announced(&mut self, envelope: Envelope) {
+        let peer = envelope.peer_of(&self.about.user).clone();
+        let room = self.has_room_for(envelope.wire().len());
+        if room && self.catch_up.show_next(&peer, envelope.seq) {
+            self.push(0, Down::Delivered(Box::new(envelope)));
+            self.sync.shown(&peer, &self.catch_up);
+        } else {
+            self.on_raised(&peer, envelope.seq);
+        }
+    }
+
+    pub(super) fn on_raised(&mut self, peer: &UserId, seq: Seq) {
+        self.catch_up.raise(peer, seq);
+        if self.catch_up.len() > MAX_SESSION_CONVERSATIONS {
+            self.end_full("the session knows of too many conversations");
+        }
+    }
+
+    /// An own message counts as shown only if it is the next one; else it is an
+    /// announcement like any other, and will be read and pushed.
+    pub(super) fn on_own_stored(&mut self, peer: &UserId, seq: Seq) {
+        if self.catch_up.show_next(peer, seq) {
+            self.sync.shown(peer, &self.catch_up);
+        } else {
+            self.on_raised(peer, seq);
+        }
+    }
+
+    pub(super) fn proceed_reads(&mut self, now: Now) {
+        if self
+            .catch_up
+            .paused_until
+            .is_some_and(|until| until > now.instant)
+        {
+            return;
+        }
+        self.catch_up.paused_until = None;
+        while self.catch_up.reading.len() < MAX_READS && self.has_room_for(READ_BYTES) {
+            let Some((peer, start)) = self.catch_up.next_read() else {
+                return;
+            };
+            self.effects.push(Effect::Read(ReadRequest {
+                user: self.about.user.clone(),
+                peer,
+                start,
+                max_messages: READ_MESSAGES,
+                max_bytes: READ_BYTES,
+            }));
+        }
+    }
+
+    pub(super) fn on_read(
+        &mut self,
+        peer: &UserId,
+        result: Result<ReadPage, HistoryError>,
+        now: Now,
+    ) {
+        if !self.catch_up.reading.remove(peer) {
+            return;
+        }
+        match result {
+            Ok(page) => self.show(peer, page, now),
+            Err(HistoryError::PositionAhead { head }) => {
+                return self.end_position_ahead(peer, head);
+            }
+            Err(HistoryError::Unavailable { retry_after }) => {
+                self.catch_up.paused_until = Some(now.instant + pause(retry_after));
+            }
+            Err(error @ (HistoryError::InvalidSyncToken | HistoryError::InvalidPageToken)) => {
+                tracing::error!(%error, "a read was refused for a reason that no read has");
+                self.catch_up.paused_until = Some(now.instant + RETRY_PAUSE);
+            }
+        }
+        self.catch_up.note(peer);
+    }
+
+    fn show(&mut self, peer: &UserId, page: ReadPage, now: Now) {
+        let Some(state) = self.catch_up.states.get_mut(peer) else {
+            return;
+        };
+        if !state.is_resolved() {
+            state.shown = page.after;
+        }
+        // A strong read finds every message that was announced. Should it not,
+        // asking again at once would find it no sooner.
+        if page.messages.is_empty() && state.shown < state.target {
+            self.catch_up.paused_until = Some(now.instant + RETRY_PAUSE);
+        }
+        state.target = state.target.max(page.head);
+        for envelope in page.messages {
+            if self.catch_up.show_next(peer, envelope.seq) {
+                self.push(0, Down::Delivered(Box::new(envelope)));
+            }
+        }
+        self.sync.shown(peer, &self.catch_up);
+    }
+
+    pub(super) fn end_position_ahead(&mut self, peer: &UserId, head: Seq) {
+        let refusal = Refusal::new(
+            Reason::PositionAhead,
+            format!(
+                "the position of the conversation with {peer} is above its head {head}: drop the \
+                 sync token, positions and after_seq, keep what is not yet sent, connect again"
+            ),
+        );
+        self.end_history_changed(refusal.meta("head", head));
+    }
+}

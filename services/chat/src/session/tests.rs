@@ -1,0 +1,687 @@
+//! The rules of a session, one by one; `model` checks them all together.
+
+mod model;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use duologue_proto::history::{
+    Appended, CursorAdvanced, HistoryError, Intent, ReadPage, ReadStart, SyncPage,
+    SyncedConversation, Unsettled, UnsettledReason,
+};
+use duologue_proto::ids::{
+    DeviceId, HistoryId, Incarnation, MessageId, NodeId, Seq, SessionId, UnixMillis, UserId,
+};
+use duologue_proto::message::{Cursor, Envelope};
+use duologue_proto::presence::Registered;
+use duologue_runtime::refusal::Reason;
+use tokio::time::Instant;
+
+use super::{About, Effect, Input, Now, Session};
+use crate::frame::{Advance, DeferredReason, Down, GoodbyeReason, Hello, Send, Up};
+
+const START: UnixMillis = UnixMillis(1_700_000_000_000);
+
+pub(super) fn user(name: &str) -> UserId {
+    UserId::parse(name).unwrap()
+}
+
+pub(super) fn message_id(name: &str) -> MessageId {
+    MessageId::parse(name).unwrap()
+}
+
+pub(super) fn about() -> About {
+    About {
+        user: user("alice"),
+        expires_at: START.plus(Duration::from_secs(3600)),
+        session: SessionId::parse("s1").unwrap(),
+        fresh_device: DeviceId::parse("fresh").unwrap(),
+        node: NodeId::parse("n1").unwrap(),
+        incarnation: Incarnation::parse("i1").unwrap(),
+        history_id: HistoryId::parse("h1").unwrap(),
+        max_text_bytes: 8_192,
+        jitter: 1,
+    }
+}
+
+pub(super) fn envelope(sender: &str, recipient: &str, seq: u64, id: &str) -> Envelope {
+    let (sender, recipient) = (user(sender), user(recipient));
+    Envelope::seal(
+        Seq(seq),
+        message_id(id),
+        sender,
+        recipient,
+        START,
+        Bytes::from_static(b"x"),
+    )
+}
+
+pub(super) fn send(peer: &str, id: &str) -> Input {
+    Input::Up(
+        0,
+        Up::Send(Send {
+            peer: user(peer),
+            message_id: message_id(id),
+            after_seq: Some(Seq::ZERO),
+            body: Bytes::from_static(b"x"),
+            over_rate: None,
+        }),
+    )
+}
+
+/// A session whose time a test moves.
+struct Driven {
+    session: Session,
+    now: Now,
+}
+
+impl Driven {
+    fn new() -> Self {
+        let now = Now {
+            instant: Instant::now(),
+            wall: START,
+        };
+        Self {
+            session: Session::new(about(), now),
+            now,
+        }
+    }
+
+    fn give(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
+        self.session.handle(inputs, self.now)
+    }
+
+    fn after(&mut self, duration: Duration) -> Vec<Effect> {
+        self.now.instant += duration;
+        self.now.wall = self.now.wall.plus(duration);
+        self.give([Input::Tick])
+    }
+
+    fn hello(&mut self, hello: Hello) -> Vec<Effect> {
+        let mut effects = self.give([Input::Up(0, Up::Hello(Ok(Box::new(hello))))]);
+        if matches!(effects.as_slice(), [Effect::Register(_)]) {
+            let registered = Registered::InForce { replaced: None };
+            effects = self.give([Input::Registered(Ok(registered))]);
+        }
+        effects
+    }
+
+    /// A live session that has been told of these conversations and their heads.
+    fn live(conversations: &[(&str, u64)]) -> Self {
+        let mut driven = Self::new();
+        driven.hello(Hello::default());
+        driven.give([Input::Synced(Ok(page(conversations)))]);
+        driven
+    }
+}
+
+fn page(conversations: &[(&str, u64)]) -> SyncPage {
+    let listed = |(peer, head): &(&str, u64)| SyncedConversation {
+        peer: user(peer),
+        head: Seq(*head),
+        own_cursor: Cursor {
+            delivered: Seq(*head),
+            read: Seq::ZERO,
+        },
+        peer_cursor: Cursor::default(),
+    };
+    SyncPage {
+        history_id: about().history_id,
+        token: "t1".into(),
+        token_floor: START,
+        since: None,
+        conversations: conversations.iter().map(listed).collect(),
+        more: false,
+    }
+}
+
+fn pushed(effects: &[Effect]) -> Vec<&Down> {
+    let down = |effect| match effect {
+        &Effect::Push(_, ref down) => Some(down),
+        _ => None,
+    };
+    effects.iter().filter_map(down).collect()
+}
+
+fn ended(effects: &[Effect]) -> Option<Option<Reason>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::End(refusal) => Some(refusal.as_ref().map(|refusal| refusal.reason())),
+        _ => None,
+    })
+}
+
+fn goodbye(effects: &[Effect]) -> Option<GoodbyeReason> {
+    pushed(effects).into_iter().find_map(|down| match down {
+        Down::Goodbye { reason, .. } => Some(*reason),
+        _ => None,
+    })
+}
+
+fn unsettled(reason: UnsettledReason) -> Appended {
+    Appended::Unsettled(Unsettled {
+        reason,
+        head: None,
+        retry_after: None,
+    })
+}
+
+fn intents(effects: &[Effect]) -> Vec<(String, Intent)> {
+    let runs = effects.iter().filter_map(|effect| match effect {
+        Effect::Append(run) => Some(run),
+        _ => None,
+    });
+    let drafts = runs.flat_map(|run| &run.drafts);
+    drafts
+        .map(|draft| (draft.message_id.to_string(), draft.intent))
+        .collect()
+}
+
+#[test]
+fn welcome_comes_first_and_the_sync_begins_only_when_the_route_is_confirmed() {
+    let mut driven = Driven::new();
+    let effects = driven.give([Input::Up(0, Up::Hello(Ok(Box::default())))]);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Register(_)]),
+        "{effects:?}"
+    );
+    let registered = Registered::InForce { replaced: None };
+    let effects = driven.give([Input::Registered(Ok(registered))]);
+    assert!(
+        matches!(
+            effects.as_slice(),
+            [Effect::Push(0, Down::Welcome(_)), Effect::Sync(_)]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_stream_without_hello_ends_after_five_seconds() {
+    let mut driven = Driven::new();
+    assert_eq!(
+        driven.session.next_deadline(),
+        Some(driven.now.instant + Duration::from_secs(5))
+    );
+    let effects = driven.after(Duration::from_secs(5));
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::ProtocolError));
+    assert_eq!(ended(&effects), Some(Some(Reason::HelloTimeout)));
+}
+
+#[test]
+fn a_first_frame_that_is_not_hello_ends_the_stream() {
+    let mut driven = Driven::new();
+    let effects = driven.give([Input::Up(3, Up::Ping)]);
+    assert_eq!(ended(&effects), Some(Some(Reason::FirstFrameNotHello)));
+}
+
+#[test]
+fn a_connect_number_of_the_day_after_tomorrow_is_refused() {
+    let number = START.plus(Duration::from_secs(2 * 24 * 3600)).0;
+    let device = Some((DeviceId::parse("d1").unwrap(), number));
+    let effects = Driven::new().hello(Hello {
+        device,
+        ..Hello::default()
+    });
+    assert_eq!(ended(&effects), Some(Some(Reason::InvalidField)));
+}
+
+#[test]
+fn another_history_ends_the_stream_before_anything_is_registered() {
+    let history_id = Some(HistoryId::parse("other").unwrap());
+    let effects = Driven::new().hello(Hello {
+        history_id,
+        ..Hello::default()
+    });
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::HistoryChanged));
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Register(_)))
+    );
+}
+
+#[test]
+fn a_position_above_the_head_ends_the_stream() {
+    let mut driven = Driven::new();
+    driven.hello(Hello {
+        positions: vec![(user("bob"), Seq(4))],
+        ..Hello::default()
+    });
+    let effects = driven.give([Input::Synced(Ok(page(&[("bob", 3)])))]);
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::HistoryChanged));
+    assert_eq!(ended(&effects), Some(Some(Reason::PositionAhead)));
+}
+
+#[test]
+fn the_next_message_is_pushed_at_once_and_another_only_raises_the_target() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    assert!(matches!(pushed(&effects).as_slice(), [Down::Delivered(e)] if e.seq == Seq(4)));
+    let effects = driven.give([Input::Announced(envelope("bob", "alice", 6, "m6"))]);
+    assert!(pushed(&effects).is_empty());
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Read(read)] if read.start == ReadStart::After(Seq(4))
+    ));
+}
+
+#[test]
+fn nothing_is_pushed_past_a_read_that_is_running() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    driven.give([Input::Announced(envelope("bob", "alice", 5, "m5"))]);
+    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    assert!(pushed(&effects).is_empty());
+    let messages = vec![
+        envelope("bob", "alice", 4, "m4"),
+        envelope("bob", "alice", 5, "m5"),
+    ];
+    let read = ReadPage {
+        after: Seq(3),
+        messages,
+        head: Seq(5),
+    };
+    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    let seqs: Vec<u64> = pushed(&effects)
+        .into_iter()
+        .map(|down| match down {
+            Down::Delivered(envelope) => envelope.seq.0,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(seqs, [4, 5]);
+}
+
+#[test]
+fn a_message_announced_twice_is_shown_once() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    assert!(effects.is_empty(), "{effects:?}");
+}
+
+#[test]
+fn before_the_first_sync_an_announcement_never_guesses_what_was_shown() {
+    let mut driven = Driven::new();
+    driven.hello(Hello::default());
+    let effects = driven.give([Input::Announced(envelope("bob", "alice", 9, "m9"))]);
+    assert!(effects.is_empty(), "{effects:?}");
+    let mut listed = page(&[("bob", 9)]);
+    listed.conversations[0].own_cursor.delivered = Seq(7);
+    let effects = driven.give([Input::Synced(Ok(listed))]);
+    assert!(effects.iter().any(
+        |effect| matches!(effect, Effect::Read(read) if read.start == ReadStart::After(Seq(7)))
+    ));
+}
+
+#[test]
+fn a_conversation_that_no_sync_listed_starts_at_the_time_of_the_sync() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.give([Input::Announced(envelope("carol", "alice", 3, "m3"))]);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Read(read)] if read.start == ReadStart::AcceptedSince(START)
+    ));
+}
+
+#[test]
+fn caught_up_is_said_only_when_every_head_was_shown() {
+    let mut driven = Driven::new();
+    driven.hello(Hello::default());
+    let mut listed = page(&[("bob", 2)]);
+    listed.conversations[0].own_cursor.delivered = Seq(1);
+    let effects = driven.give([Input::Synced(Ok(listed))]);
+    assert!(
+        !pushed(&effects)
+            .iter()
+            .any(|down| matches!(down, Down::CaughtUp { .. }))
+    );
+    let messages = vec![envelope("bob", "alice", 2, "m2")];
+    let read = ReadPage {
+        after: Seq(1),
+        messages,
+        head: Seq(2),
+    };
+    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::Delivered(_), Down::CaughtUp { token }] if token == "t1"
+    ));
+}
+
+#[test]
+fn a_session_syncs_again_within_twelve_minutes() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.after(Duration::from_secs(12 * 60));
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Sync(sync) if sync.token == "t1"))
+    );
+}
+
+#[test]
+fn stored_is_said_before_the_message_is_announced() {
+    let mut driven = Driven::live(&[("bob", 0)]);
+    driven.give([send("bob", "m1")]);
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 1, "m1"),
+        duplicate: false,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert!(matches!(
+        effects.as_slice(),
+        [
+            Effect::Push(0, Down::Stored { seq: Seq(1), .. }),
+            Effect::Announce(_)
+        ]
+    ));
+}
+
+#[test]
+fn an_own_message_past_a_gap_does_not_move_what_was_shown() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    driven.give([send("bob", "m5")]);
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 5, "m5"),
+        duplicate: false,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert!(effects.iter().any(
+        |effect| matches!(effect, Effect::Read(read) if read.start == ReadStart::After(Seq(3)))
+    ));
+}
+
+#[test]
+fn a_duplicate_is_announced_like_a_first_append() {
+    let mut driven = Driven::live(&[("bob", 1)]);
+    driven.give([send("bob", "m1")]);
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 1, "m1"),
+        duplicate: true,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Announce(_)))
+    );
+}
+
+#[test]
+fn after_a_deferral_only_the_first_deferred_message_is_accepted() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.give([send("bob", "m1"), send("bob", "m2")]);
+    assert_eq!(
+        intents(&effects),
+        [("m1".into(), Intent::Store), ("m2".into(), Intent::Store)]
+    );
+    let answers = vec![
+        unsettled(UnsettledReason::Unavailable),
+        unsettled(UnsettledReason::NotFound),
+    ];
+    driven.give([Input::Appended(user("bob"), answers)]);
+    let effects = driven.give([send("bob", "m3")]);
+    assert_eq!(intents(&effects), [("m3".into(), Intent::FindOnly)]);
+    let effects = driven.give([Input::Appended(
+        user("bob"),
+        vec![unsettled(UnsettledReason::NotFound)],
+    )]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::Deferred {
+            reason: DeferredReason::BehindEarlier,
+            ..
+        }]
+    ));
+    // The whole list, in its order, may go in one run.
+    let effects = driven.give([send("bob", "m1"), send("bob", "m2"), send("bob", "m3")]);
+    let stored = |id: &str| (id.to_owned(), Intent::Store);
+    assert_eq!(
+        intents(&effects),
+        [stored("m1"), stored("m2"), stored("m3")]
+    );
+}
+
+#[test]
+fn the_second_deferred_message_does_not_pass_the_first() {
+    let mut driven = Driven::live(&[]);
+    driven.give([send("bob", "m1"), send("bob", "m2")]);
+    let answers = vec![
+        unsettled(UnsettledReason::Unavailable),
+        unsettled(UnsettledReason::NotFound),
+    ];
+    driven.give([Input::Appended(user("bob"), answers)]);
+    let effects = driven.give([send("bob", "m2")]);
+    assert_eq!(intents(&effects), [("m2".into(), Intent::FindOnly)]);
+}
+
+#[test]
+fn an_abandoned_message_lets_the_next_one_pass() {
+    let mut driven = Driven::live(&[]);
+    driven.give([send("bob", "m1")]);
+    let answer = vec![unsettled(UnsettledReason::Unavailable)];
+    driven.give([Input::Appended(user("bob"), answer)]);
+    let effects = driven.give([
+        Input::Up(0, Up::Abandon(message_id("m1"))),
+        send("bob", "m2"),
+    ]);
+    assert_eq!(intents(&effects), [("m2".into(), Intent::Store)]);
+}
+
+#[test]
+fn a_send_above_the_rate_is_searched_for_before_it_is_deferred() {
+    let mut driven = Driven::live(&[]);
+    let Input::Up(_, Up::Send(mut over)) = send("bob", "m1") else {
+        panic!()
+    };
+    over.over_rate = Some(Duration::from_secs(2));
+    let effects = driven.give([Input::Up(0, Up::Send(over))]);
+    assert_eq!(intents(&effects), [("m1".into(), Intent::FindOnly)]);
+    assert!(
+        !driven.session.wants_input(),
+        "sending on regardless must not be free"
+    );
+    let effects = driven.give([Input::Appended(
+        user("bob"),
+        vec![unsettled(UnsettledReason::NotFound)],
+    )]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::Deferred { reason: DeferredReason::RateLimited, retry_after: Some(wait), .. }]
+            if *wait == Duration::from_secs(2)
+    ));
+}
+
+#[test]
+fn at_256_sends_in_flight_the_stream_is_not_read() {
+    let mut driven = Driven::live(&[]);
+    driven.give((0..255).map(|number| send("bob", &format!("m{number}"))));
+    assert!(driven.session.wants_input());
+    driven.give([send("carol", "one-more")]);
+    assert!(!driven.session.wants_input());
+}
+
+#[test]
+fn half_close_answers_what_is_in_flight_then_ends_with_ok() {
+    let mut driven = Driven::live(&[("bob", 0)]);
+    let effects = driven.give([send("bob", "m1"), Input::UpClosed]);
+    assert_eq!(ended(&effects), None);
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 1, "m1"),
+        duplicate: false,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert_eq!(ended(&effects), Some(None));
+    assert_eq!(goodbye(&effects), None);
+}
+
+#[test]
+fn half_close_reaches_caught_up_first() {
+    let mut driven = Driven::new();
+    driven.hello(Hello::default());
+    assert_eq!(ended(&driven.give([Input::UpClosed])), None);
+    let effects = driven.give([Input::Synced(Ok(page(&[])))]);
+    assert!(
+        pushed(&effects)
+            .iter()
+            .any(|down| matches!(down, Down::CaughtUp { .. }))
+    );
+    assert_eq!(ended(&effects), Some(None));
+}
+
+#[test]
+fn a_drain_answers_appends_under_way_and_then_says_how_long_to_wait() {
+    let mut driven = Driven::live(&[("bob", 0)]);
+    driven.give([send("bob", "m1")]);
+    let effects = driven.give([Input::Drain(Duration::from_secs(3))]);
+    assert!(effects.is_empty() && !driven.session.wants_input());
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 1, "m1"),
+        duplicate: false,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::Stored { .. }, Down::Goodbye { reason: GoodbyeReason::ShuttingDown, retry_after: Some(wait), .. }]
+            if *wait == Duration::from_secs(3)
+    ));
+    assert_eq!(ended(&effects), Some(Some(Reason::ShuttingDown)));
+}
+
+#[test]
+fn a_device_that_is_gone_is_offline_at_once_and_what_it_sent_is_still_relayed() {
+    let mut driven = Driven::live(&[("bob", 0)]);
+    driven.give([send("bob", "m1")]);
+    let effects = driven.give([Input::Gone]);
+    assert!(matches!(effects.as_slice(), [Effect::Release]));
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 1, "m1"),
+        duplicate: false,
+    };
+    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Announce(_), Effect::End(None)]
+    ));
+}
+
+#[test]
+fn an_expired_token_ends_the_session_in_mid_stream() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.after(Duration::from_secs(3600));
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::Unauthenticated));
+    assert_eq!(ended(&effects), Some(Some(Reason::TokenExpired)));
+}
+
+#[test]
+fn a_superseded_session_is_told_so_and_ends() {
+    let effects = Driven::live(&[]).give([Input::Superseded]);
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::Superseded));
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Release))
+    );
+}
+
+#[test]
+fn a_silent_stream_gets_a_heartbeat_every_25_seconds() {
+    let mut driven = Driven::live(&[]);
+    driven.give([Input::Outbox(0)]);
+    assert!(driven.after(Duration::from_secs(24)).is_empty());
+    let effects = driven.after(Duration::from_secs(1));
+    assert_eq!(pushed(&effects), [&Down::Heartbeat]);
+}
+
+fn advance(peer: &str, delivered: u64) -> Input {
+    let asked = Cursor {
+        delivered: Seq(delivered),
+        read: Seq::ZERO,
+    };
+    Input::Up(
+        delivered,
+        Up::Advance(Advance {
+            peer: user(peer),
+            asked,
+        }),
+    )
+}
+
+#[test]
+fn cursors_are_relayed_at_once_and_written_together_after_five_seconds() {
+    let mut driven = Driven::live(&[("bob", 9)]);
+    let effects = driven.give([advance("bob", 3), advance("bob", 5)]);
+    assert_eq!(
+        effects
+            .iter()
+            .filter(|e| matches!(e, Effect::AnnounceCursor(..)))
+            .count(),
+        2
+    );
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::WriteCursor(..)))
+    );
+    let effects = driven.after(Duration::from_secs(5));
+    let [Effect::WriteCursor(number, _, cursor)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(cursor.delivered, Seq(5));
+    let stored = CursorAdvanced::Stored {
+        cursor: *cursor,
+        moved: true,
+    };
+    let effects = driven.give([Input::CursorWritten(*number, Ok(stored))]);
+    let numbers: Vec<u64> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Push(number, Down::CursorStored { .. }) => Some(*number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(numbers, [3, 5]);
+}
+
+#[test]
+fn a_cursor_that_may_be_above_the_head_is_not_relayed_before_it_is_stored() {
+    let mut driven = Driven::live(&[("bob", 2)]);
+    let effects = driven.give([advance("bob", 3)]);
+    let [Effect::WriteCursor(number, _, _)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    let refused = CursorAdvanced::AboveHead { head: Seq(2) };
+    let effects = driven.give([Input::CursorWritten(*number, Ok(refused))]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::CursorRejected(rejection)] if rejection.head == Some(Seq(2))
+    ));
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::AnnounceCursor(..)))
+    );
+}
+
+#[test]
+fn cursors_that_wait_are_written_at_the_end_of_the_session() {
+    let mut driven = Driven::live(&[("bob", 9)]);
+    driven.give([advance("bob", 3)]);
+    let effects = driven.give([Input::Gone]);
+    let [Effect::Release, Effect::WriteCursor(number, ..)] = effects.as_slice() else {
+        panic!("{effects:?}")
+    };
+    let effects = driven.give([Input::CursorWritten(
+        *number,
+        Err(HistoryError::Unavailable { retry_after: None }),
+    )]);
+    assert_eq!(ended(&effects), Some(None));
+}
+
+#[test]
+fn a_stuck_store_does_not_hold_a_closed_session_for_ever() {
+    let mut driven = Driven::live(&[]);
+    driven.give([send("bob", "m1")]);
+    driven.give([Input::Gone]);
+    assert_eq!(ended(&driven.after(super::CLOSING_TIMEOUT)), Some(None));
+}

@@ -1,0 +1,197 @@
+//! Which node is alive: the rules of leases, without I/O and without a clock.
+//!
+//! A node raises a counter; an [`Observer`] watches it rest or move on its own
+//! monotonic clock. No two clocks are ever compared. A [`Holder`] gives its lease
+//! up before any observer can call it dead, so that a node that was stopped for
+//! a while comes back as a new incarnation, and never as an old one whose routes
+//! may have been cleaned up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use duologue_proto::ids::{Incarnation, NodeId};
+use tokio::time::Instant;
+
+use crate::directory::{Lease, Renewed};
+
+/// How often a node raises its counter.
+pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// How often an observer reads the leases.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// A counter that rested this long is dead.
+pub const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// So long after the last moment at which a node lived for certain it is no
+/// longer known to be alive, whether or not reads succeed. Below the 15 s after
+/// which nobody of a killed node may be shown online; above [`DEAD_AFTER`] and
+/// two polls, so that it only shows when reads fail or are slow.
+pub const FADES_AFTER: Duration = Duration::from_millis(14_500);
+
+/// What an observer knows of an incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Its counter was seen to move lately.
+    Alive,
+    /// Its counter rested, or its node has another incarnation.
+    Dead,
+    /// Neither was seen. Alive to who routes; an error to who asks for presence.
+    Unknown,
+}
+
+/// When a read was made, on the observer's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadTime {
+    /// Before it was sent.
+    pub began: Instant,
+    /// After it was answered.
+    pub ended: Instant,
+}
+
+/// What the reads of leases have shown so far. As large as the last read.
+#[derive(Debug, Default)]
+pub struct Observer {
+    last_read_began: Option<Instant>,
+    nodes: BTreeMap<NodeId, Observed>,
+}
+
+#[derive(Debug)]
+struct Observed {
+    incarnation: Incarnation,
+    counter: u64,
+    /// The end of the read that first showed this counter.
+    resting_since: Instant,
+    /// The beginning of the last read that showed the counter before: it was
+    /// raised after that. None: it was not seen to move.
+    lived_at: Option<Instant>,
+    last_read_began: Instant,
+    dead: bool,
+}
+
+impl Observer {
+    /// Takes in a read of all leases that has just succeeded, and judges. A read
+    /// that failed is not an observation: it proves nothing.
+    ///
+    /// The rest that two reads prove lies between the end of the first and the
+    /// beginning of the second.
+    pub fn observe(&mut self, read: ReadTime, leases: &[Lease]) {
+        if self.last_read_began.is_some_and(|last| read.began < last) {
+            // Overtaken by a later read: nothing to learn.
+            return;
+        }
+        self.last_read_began = Some(read.began);
+        let mut before = std::mem::take(&mut self.nodes);
+        for lease in leases {
+            let observed = match before.remove(&lease.node) {
+                Some(seen) if seen.incarnation == lease.incarnation => seen.again(read, lease),
+                Some(_) | None => Observed::first(read, lease),
+            };
+            self.nodes.insert(lease.node.clone(), observed);
+        }
+    }
+
+    /// What is known of an incarnation that a row names; `row_read_at` is when
+    /// that row was there to be read.
+    ///
+    /// A node takes its lease before it registers any route. So if leases that
+    /// were read after the row show another incarnation, or none, this one is
+    /// over. If they were read before, it may be newer.
+    pub fn liveness(
+        &self,
+        node: &NodeId,
+        incarnation: &Incarnation,
+        row_read_at: Instant,
+        now: Instant,
+    ) -> Liveness {
+        match self.nodes.get(node) {
+            Some(seen) if seen.incarnation == *incarnation => seen.liveness(now),
+            Some(_) | None if self.last_read_began >= Some(row_read_at) => Liveness::Dead,
+            Some(_) | None => Liveness::Unknown,
+        }
+    }
+
+    /// Whether reading the leases again would tell more about an incarnation:
+    /// the last read does not show it.
+    pub fn is_unfamiliar(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
+        let seen = self.nodes.get(node);
+        seen.is_none_or(|seen| seen.incarnation != *incarnation)
+    }
+}
+
+impl Observed {
+    fn first(read: ReadTime, lease: &Lease) -> Self {
+        Self {
+            incarnation: lease.incarnation.clone(),
+            counter: lease.counter,
+            resting_since: read.ended,
+            lived_at: None,
+            last_read_began: read.began,
+            dead: false,
+        }
+    }
+
+    fn again(self, read: ReadTime, lease: &Lease) -> Self {
+        if lease.counter > self.counter {
+            return Self {
+                lived_at: Some(self.last_read_began),
+                ..Self::first(read, lease)
+            };
+        }
+        let rested = read.began.saturating_duration_since(self.resting_since);
+        Self {
+            dead: self.dead || rested >= DEAD_AFTER,
+            last_read_began: read.began,
+            ..self
+        }
+    }
+
+    fn liveness(&self, now: Instant) -> Liveness {
+        let fresh = |at| now.saturating_duration_since(at) <= FADES_AFTER;
+        if self.dead {
+            Liveness::Dead
+        } else if self.lived_at.is_some_and(fresh) {
+            Liveness::Alive
+        } else {
+            Liveness::Unknown
+        }
+    }
+}
+
+/// A node's own view of its lease.
+#[derive(Debug)]
+pub struct Holder {
+    lease: Lease,
+    /// The beginning of the last renewal that was confirmed: the counter was
+    /// raised then or later.
+    confirmed: Instant,
+    lost: bool,
+}
+
+impl Holder {
+    /// The holder of a lease that was taken by a call that began at `began`.
+    pub fn new(lease: Lease, began: Instant) -> Self {
+        Self {
+            lease,
+            confirmed: began,
+            lost: false,
+        }
+    }
+
+    /// The lease to renew with next. Every call raises the counter, so that a
+    /// renewal of unknown outcome is never taken for the next one.
+    pub fn renewal(&mut self) -> &Lease {
+        self.lease.counter = self.lease.counter.saturating_add(1);
+        &self.lease
+    }
+
+    /// Takes in the answer to a renewal. A renewal that is confirmed after the
+    /// lease could have been called dead does not bring it back.
+    pub fn answered(&mut self, renewal: ReadTime, renewed: Renewed) {
+        self.lost |= renewed == Renewed::Lost || self.is_lost(renewal.ended);
+        self.confirmed = self.confirmed.max(renewal.began);
+    }
+
+    /// Whether the lease is lost: time for a new incarnation, which registers
+    /// the live sessions again. For good.
+    pub fn is_lost(&self, now: Instant) -> bool {
+        self.lost || now.saturating_duration_since(self.confirmed) >= DEAD_AFTER
+    }
+}

@@ -1,0 +1,252 @@
+//! The presence service: rows of the directory, judged by what is known of
+//! nodes, and the changes that follow.
+//!
+//! It adds no state of its own to the directory's but what watchers were told.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use duologue_proto::ids::{UnixMillis, UserId};
+use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
+use duologue_runtime::clock::Clock;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::board::{Board, State};
+use crate::directory::{Directory, UserRows};
+use crate::lease::{Liveness, Observer, POLL_INTERVAL, ReadTime};
+use crate::memory::MemoryDirectory;
+
+/// Changes that a watcher may fall behind by before it is told to ask.
+pub const MAX_WATCH_EVENTS: usize = 4_096;
+/// Users looked up in one call to the directory.
+pub const MAX_LOOKUP_USERS: usize = 100;
+
+const MINUTE_MILLIS: u64 = 60_000;
+
+/// What is known of nodes.
+#[derive(Debug)]
+pub enum Nodes {
+    /// There is one process: who registered a route is who asks, and lives.
+    OneProcess,
+    /// Nodes are observed through their leases. Whoever runs the service calls
+    /// [`Presence::observe`] every [`POLL_INTERVAL`].
+    Observed(Mutex<Observer>),
+}
+
+/// Who is online, and where. Clones share everything.
+#[derive(Clone)]
+pub struct Presence(Arc<Inner>);
+
+struct Inner {
+    directory: Arc<dyn Directory>,
+    nodes: Nodes,
+    clock: Arc<dyn Clock>,
+    board: Board,
+}
+
+impl Presence {
+    /// Presence of a system that is one process.
+    pub fn in_one_process(clock: Arc<dyn Clock>) -> Self {
+        Self::new(Arc::new(MemoryDirectory::new()), Nodes::OneProcess, clock)
+    }
+
+    /// Presence over any directory.
+    pub fn new(directory: Arc<dyn Directory>, nodes: Nodes, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Inner {
+            directory,
+            nodes,
+            clock,
+            board: Board::new(MAX_WATCH_EVENTS),
+        }))
+    }
+
+    /// Puts a route in force, unless a higher number is. Registering the same
+    /// route again changes nothing. `replaced` names another session only.
+    pub async fn register(&self, route: Route) -> Result<Registered, PresenceError> {
+        let registered = self.0.directory.register(&route).await;
+        self.tell_changes(&route.user).await;
+        registered
+    }
+
+    /// Removes a route, unless a higher number is in force. A registration with
+    /// its number or a lower one that comes later is superseded.
+    pub async fn release(&self, route: &Route) -> Result<(), PresenceError> {
+        let at = self.0.clock.now();
+        let released = self.0.directory.release(route, at).await;
+        self.tell_changes(&route.user).await;
+        released.map(|_| ())
+    }
+
+    /// The routes of a user, in order of device. Those of unknown nodes are among
+    /// them; those of dead ones are not, and are cleaned up.
+    pub async fn routes(&self, user: &UserId) -> Result<Vec<Route>, PresenceError> {
+        let (rows, read_at) = self.lookup(std::slice::from_ref(user)).await?;
+        let routes = rows.into_iter().flat_map(|rows| rows.routes);
+        let (dead, routes): (Vec<_>, Vec<_>) =
+            routes.partition(|route| self.liveness(route, read_at) == Liveness::Dead);
+        if !dead.is_empty() {
+            self.clean_up(user, &dead).await;
+        }
+        Ok(routes)
+    }
+
+    /// The presence of each of `users`, in their order. Last seen is rounded down
+    /// to the minute.
+    ///
+    /// No answer contradicts the changes that follow it: what differs from it
+    /// later is told to every watcher of then.
+    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<UserPresence>, PresenceError> {
+        let mut found = Vec::with_capacity(users.len());
+        for users in users.chunks(MAX_LOOKUP_USERS) {
+            self.read(users, &mut found).await?;
+        }
+        Ok(found)
+    }
+
+    /// Users who are online, in order, after `after`; at most `max`.
+    pub async fn online(
+        &self,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<UserPresence>, PresenceError> {
+        let (mut online, mut after) = (Vec::new(), after.cloned());
+        while online.len() < max {
+            let wanted = (max - online.len()).min(MAX_LOOKUP_USERS);
+            let users = self.0.directory.users(after.as_ref(), wanted).await?;
+            let Some(last) = users.last() else { break };
+            after = Some(last.clone());
+            let presence = self.presence(&users).await?;
+            online.extend(presence.into_iter().filter(|user| user.online));
+        }
+        Ok(online)
+    }
+
+    /// Changes from now on: one whenever a user comes online or goes offline, in
+    /// order. A receiver that falls behind by more than [`MAX_WATCH_EVENTS`] is
+    /// told so, and asks.
+    pub fn watch(&self) -> broadcast::Receiver<UserPresence> {
+        self.0.board.watch()
+    }
+
+    /// Reads the leases once and judges the nodes by them. Does nothing in one
+    /// process.
+    pub async fn observe(&self) -> Result<(), PresenceError> {
+        if matches!(self.0.nodes, Nodes::OneProcess) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let leases = self.0.directory.leases().await?;
+        let ended = Instant::now();
+        if let Some(mut observer) = self.observer() {
+            observer.observe(ReadTime { began, ended }, &leases);
+        }
+        Ok(())
+    }
+
+    /// Looks users up, and learns of nodes that started since the last look.
+    /// Returns when the rows were there to be read.
+    async fn lookup(&self, users: &[UserId]) -> Result<(Vec<UserRows>, Instant), PresenceError> {
+        let rows = self.0.directory.lookup(users).await?;
+        let read_at = Instant::now();
+        if self.names_unfamiliar_nodes(&rows) {
+            self.observe().await?;
+        }
+        Ok((rows, read_at))
+    }
+
+    async fn read(
+        &self,
+        users: &[UserId],
+        found: &mut Vec<UserPresence>,
+    ) -> Result<(), PresenceError> {
+        let readings: Vec<_> = users.iter().map(|user| self.0.board.begin(user)).collect();
+        let (rows, read_at) = self.lookup(users).await?;
+        for (reading, rows) in readings.into_iter().zip(&rows) {
+            found.push(reading.publish(self.judge(rows, read_at)?));
+        }
+        Ok(())
+    }
+
+    /// One living node is enough to be online; an unknown one leaves it open.
+    fn judge(&self, rows: &UserRows, read_at: Instant) -> Result<State, PresenceError> {
+        let mut unknown = false;
+        for route in &rows.routes {
+            match self.liveness(route, read_at) {
+                Liveness::Alive => {
+                    return Ok(State {
+                        online: true,
+                        last_seen: None,
+                    });
+                }
+                Liveness::Unknown => unknown = true,
+                Liveness::Dead => {}
+            }
+        }
+        if unknown {
+            return Err(not_known_yet(POLL_INTERVAL));
+        }
+        Ok(State {
+            online: false,
+            last_seen: rows.last_seen.map(to_the_minute),
+        })
+    }
+
+    /// After every change of this process, even one of unknown outcome, so that the
+    /// last reading sees the last change. A failure here must not fail the change
+    /// that is in force: the next reading of the user tells.
+    async fn tell_changes(&self, user: &UserId) {
+        if let Err(error) = self.presence(std::slice::from_ref(user)).await {
+            debug!(user.id = %user, %error, "a change of presence was not told");
+        }
+    }
+
+    /// By exact number: a session that has registered again since stays.
+    async fn clean_up(&self, user: &UserId, dead: &[Route]) {
+        for route in dead {
+            if let Err(error) = self.0.directory.remove(route).await {
+                debug!(user.id = %user, %error, "a route of a dead node was not removed");
+            }
+        }
+        self.tell_changes(user).await;
+    }
+
+    fn liveness(&self, route: &Route, read_at: Instant) -> Liveness {
+        self.observer().map_or(Liveness::Alive, |observer| {
+            observer.liveness(&route.node, &route.incarnation, read_at, Instant::now())
+        })
+    }
+
+    fn names_unfamiliar_nodes(&self, rows: &[UserRows]) -> bool {
+        let mut routes = rows.iter().flat_map(|rows| &rows.routes);
+        self.observer().is_some_and(|observer| {
+            routes.any(|route| observer.is_unfamiliar(&route.node, &route.incarnation))
+        })
+    }
+
+    fn observer(&self) -> Option<MutexGuard<'_, Observer>> {
+        match &self.0.nodes {
+            Nodes::OneProcess => None,
+            Nodes::Observed(observer) => {
+                Some(observer.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Presence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
+}
+
+fn to_the_minute(time: UnixMillis) -> UnixMillis {
+    UnixMillis(time.0 - time.0 % MINUTE_MILLIS)
+}
+
+fn not_known_yet(wait: Duration) -> PresenceError {
+    PresenceError::Unavailable {
+        retry_after: Some(wait),
+    }
+}
