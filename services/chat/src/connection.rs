@@ -113,26 +113,40 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
-        let listening = self.session.wants_input() && !self.up_ended;
+        let room = self.room();
         tokio::select! {
             biased;
             () = self.handle.inbox.changed() => {}
             Some(input) = self.pending.next() => inputs.extend(input),
-            item = self.up.next(), if listening => take_up(item, &mut self.up_ended, inputs),
+            item = self.up.next(), if room > 0 => take_up(item, &mut self.up_ended, inputs),
             () = self.outbox.changed() => {}
             () = timer => inputs.push(Input::Tick),
         }
-        self.take_ready(inputs);
+        let frames_taken = inputs.iter().filter(|input| is_from_device(input)).count();
+        self.take_ready(inputs, room - frames_taken);
     }
 
-    fn take_ready(&mut self, inputs: &mut Vec<Input>) {
+    /// How many frames may be taken from the device before the session has seen
+    /// them.
+    fn room(&self) -> usize {
+        if self.up_ended {
+            0
+        } else {
+            self.session.input_room()
+        }
+    }
+
+    fn take_ready(&mut self, inputs: &mut Vec<Input>, room: usize) {
         while inputs.len() < MAX_BATCH {
             let Some(Some(input)) = self.pending.next().now_or_never() else {
                 break;
             };
             inputs.extend(input);
         }
-        while inputs.len() < MAX_BATCH && self.session.wants_input() && !self.up_ended {
+        for _ in 0..room.min(MAX_BATCH) {
+            if self.up_ended {
+                break;
+            }
             let Some(item) = self.up.next().now_or_never() else {
                 break;
             };
@@ -233,6 +247,10 @@ impl Connection {
             None
         }));
     }
+}
+
+fn is_from_device(input: &Input) -> bool {
+    matches!(input, Input::Up(..) | Input::UpClosed)
 }
 
 fn take_up(item: Option<Result<(Ref, Up), Gone>>, up_ended: &mut bool, inputs: &mut Vec<Input>) {

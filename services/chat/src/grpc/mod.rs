@@ -169,8 +169,5 @@ fn caller(extensions: &Extensions) -> Result<Identity, Status> {
 }
 
 fn address(extensions: &Extensions) -> Option<IpAddr> {
-    extensions
-        .get::<Peer>()
-        .and_then(|peer| peer.addr)
-        .map(|addr| addr.ip())
+    extensions.get::<Peer>().and_then(Peer::origin)
 }

@@ -55,8 +55,8 @@ impl Cursors {
         self.repeated = repeated;
     }
 
-    pub(super) fn has_room(&self) -> bool {
-        self.unanswered < MAX_MOVES
+    pub(super) fn room(&self) -> usize {
+        MAX_MOVES.saturating_sub(self.unanswered)
     }
 
     pub(super) fn is_idle(&self) -> bool {

@@ -235,18 +235,19 @@ impl Session {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Whether a frame from the device can be taken now.
-    pub fn wants_input(&self) -> bool {
+    /// How many frames from the device may be given now, the end of its frames
+    /// counted as one. What comes early is not queued here: it is not read.
+    pub fn input_room(&self) -> usize {
         match self.phase {
-            Phase::AwaitingHello => true,
-            Phase::Live => {
-                self.ending.is_open()
+            Phase::AwaitingHello => 1,
+            Phase::Live
+                if self.ending.is_open()
                     && self.not_reading_until.is_none()
-                    && self.sends.has_room()
-                    && self.cursors.has_room()
-                    && self.outbox_bytes < OUTBOX_HARD_BYTES
+                    && self.outbox_bytes < OUTBOX_HARD_BYTES =>
+            {
+                self.sends.room().min(self.cursors.room())
             }
-            Phase::Registering | Phase::Closing | Phase::Ended => false,
+            Phase::Live | Phase::Registering | Phase::Closing | Phase::Ended => 0,
         }
     }
 

@@ -46,8 +46,8 @@ struct InFlight {
 }
 
 impl Sends {
-    pub(super) fn has_room(&self) -> bool {
-        self.unanswered < MAX_SENDS_IN_FLIGHT
+    pub(super) fn room(&self) -> usize {
+        MAX_SENDS_IN_FLIGHT.saturating_sub(self.unanswered)
     }
 
     pub(super) fn is_idle(&self) -> bool {

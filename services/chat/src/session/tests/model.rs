@@ -289,7 +289,7 @@ impl World {
     }
 
     fn device_sends(&mut self, peer: &str) {
-        if !self.session.wants_input() {
+        if self.session.input_room() == 0 {
             return;
         }
         let sent = self.device.sent.entry(user(peer)).or_default();
@@ -303,7 +303,7 @@ impl World {
         let Some(index) = deferred
             .first()
             .copied()
-            .filter(|_| self.session.wants_input())
+            .filter(|_| self.session.input_room() > 0)
         else {
             return;
         };

@@ -1,0 +1,12 @@
+//! The whole of Duologue in one process, its terminal client and its operator's
+//! tool: `duologue --help`.
+//!
+//! It wires chat's ports to history and presence; no service's rule stands here.
+
+mod cli;
+mod health;
+pub mod ports;
+mod serve;
+mod token;
+
+pub use cli::{command, run};

@@ -1,0 +1,46 @@
+//! Whose tokens are accepted.
+
+use std::sync::Arc;
+
+use duologue_runtime::auth::{DevKey, TokenRules, VerificationKey, Verifier, load_keys};
+use duologue_runtime::clock::{Clock, SystemRandom};
+
+use super::config::ServeArgs;
+
+/// The keys that sign users' tokens.
+pub(super) struct Keys {
+    verification: Vec<VerificationKey>,
+    /// The development key, where no other is configured.
+    pub(super) development: Option<DevKey>,
+}
+
+impl Keys {
+    /// Reads the configured keys, or reads or makes the development key.
+    pub(super) fn load(args: &ServeArgs) -> anyhow::Result<Self> {
+        if !args.uses_dev_key() {
+            let verification = load_keys(&args.jwt_public_key)?;
+            return Ok(Self {
+                verification,
+                development: None,
+            });
+        }
+        let key = if args.in_memory() {
+            DevKey::ephemeral(&SystemRandom)
+        } else {
+            DevKey::load_or_create(&args.data)?
+        };
+        Ok(Self {
+            verification: vec![key.verifier_key()],
+            development: Some(key),
+        })
+    }
+
+    /// What verifies tokens.
+    pub(super) fn verifier(&self, args: &ServeArgs, clock: Arc<dyn Clock>) -> Verifier {
+        let rules = TokenRules {
+            issuers: args.jwt_issuer.clone(),
+            audiences: args.jwt_audience.clone(),
+        };
+        Verifier::new(self.verification.clone(), rules, clock)
+    }
+}

@@ -1,0 +1,296 @@
+//! `duologue serve`: the whole system in one process.
+//!
+//! It wires chat's ports to history and presence by calls of functions, and owns
+//! the order in which things start and end.
+
+mod banner;
+pub(crate) mod config;
+mod connections;
+mod keys;
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{ArgMatches, CommandFactory as _};
+use duologue_chat::{Chat, ChatConfig, Parts};
+use duologue_history::history::History;
+use duologue_presence::Presence;
+use duologue_proto::ids::UserId;
+use duologue_runtime::admin::{Admin, Readiness, ReadinessHandle};
+use duologue_runtime::auth;
+use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
+use duologue_runtime::listener::{self, GuardConfig, Tls, TlsFiles, check_exposure};
+use duologue_runtime::metrics::{BuildInfo, Metrics};
+use duologue_runtime::rate::RateLimiter;
+use duologue_runtime::server::{self, Health, Methods, Stack};
+use duologue_runtime::shutdown::Shutdown;
+use duologue_runtime::telemetry::{self, TelemetryConfig};
+use duologue_runtime::{config as runtime_config, task};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use self::config::ServeArgs;
+use self::keys::Keys;
+use crate::cli::Cli;
+use crate::ports::{LocalHistory, LocalPresence};
+
+const BUILD: BuildInfo = BuildInfo::of(env!("CARGO_PKG_NAME"));
+
+/// Everything that outlives the start.
+struct System {
+    chat: Chat,
+    history: History,
+    health: Health,
+    readiness: Readiness,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+/// Serves until a signal, or only checks the configuration.
+pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result<()> {
+    let keys = Keys::load(&args)?;
+    let tls = tls(&args)?;
+    let tokens_by_dev_key = keys.development.is_some();
+    check_exposure(
+        args.grpc_listen,
+        tls.is_some(),
+        args.plaintext_behind_proxy,
+        tokens_by_dev_key,
+    )?;
+    if args.check_config {
+        return banner::print_config(matches);
+    }
+    let telemetry = telemetry::init(&telemetry_config(&args))?;
+    warn_of(&args);
+    let served = serve(args, keys, tls).await;
+    telemetry.finish().await;
+    served
+}
+
+async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<()> {
+    let grpc = bind(args.grpc_listen).await?;
+    let admin = bind(args.admin_listen).await?;
+    let shutdown = Shutdown::new(args.grace);
+    shutdown
+        .install_signals()
+        .context("cannot listen to signals")?;
+    let system = start(&args, shutdown).await?;
+    let stack = stack(&args, &keys, &system)?;
+    let routes = routes(&args, &system)?;
+    banner::print_ready(
+        &args,
+        &keys,
+        &system.history,
+        grpc.local_addr()?,
+        admin.local_addr()?,
+    )
+    .await;
+    system.serve(&args, stack, routes, grpc, admin, tls).await
+}
+
+fn telemetry_config(args: &ServeArgs) -> TelemetryConfig {
+    TelemetryConfig {
+        build: BUILD,
+        filter: args.log.clone(),
+        format: args.log_format,
+        otlp_endpoint: args.otlp_endpoint.clone(),
+    }
+}
+
+/// Says loudly what an operator may not have meant.
+fn warn_of(args: &ServeArgs) {
+    for variable in runtime_config::unknown_variables(&Cli::command()) {
+        tracing::warn!(variable, "unknown environment variable is ignored");
+    }
+    if args.uses_dev_key() {
+        tracing::warn!("the development key is in use: whoever reads it can be any user");
+    }
+    if args.plaintext_behind_proxy && args.tls_cert.is_none() {
+        tracing::warn!("no tls: tokens and messages are in the clear up to the proxy");
+    }
+}
+
+fn tls(args: &ServeArgs) -> anyhow::Result<Option<Tls>> {
+    let files = args.tls_cert.clone().zip(args.tls_key.clone());
+    let tls = files.map(|(cert, key)| Tls::load(TlsFiles { cert, key }));
+    Ok(tls.transpose()?)
+}
+
+async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    listener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr}"))
+}
+
+/// Opens the store and starts the three services.
+async fn start(args: &ServeArgs, shutdown: Shutdown) -> anyhow::Result<System> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Metrics::new(BUILD, clock.now());
+    let store = store::open(args, Arc::clone(&clock)).await?;
+    let history = History::new(store, Arc::clone(&clock));
+    let presence = Presence::in_one_process(Arc::clone(&clock));
+    let config = ChatConfig {
+        node: args.node.clone(),
+        max_text_bytes: usize::from(args.max_text_bytes),
+        visibility: args.visibility(),
+        sends: args.sends,
+        connects: args.connects,
+        sessions_per_user: args.sessions_per_user,
+        sessions_per_address: args.sessions_per_address,
+    };
+    let parts = Parts {
+        history: Arc::new(LocalHistory(history.clone())),
+        presence: Arc::new(LocalPresence(presence)),
+        relay: None,
+        clock,
+        random: Arc::new(SystemRandom),
+        metrics: metrics.clone(),
+    };
+    let chat = Chat::start(config, parts)
+        .await
+        .context("history does not answer")?;
+    let health = Health::new(&["duologue.chat.v1.ChatService"]).await;
+    Ok(System {
+        chat,
+        history,
+        health,
+        readiness: Readiness::default(),
+        metrics,
+        shutdown,
+    })
+}
+
+/// The stack around every call.
+fn stack(args: &ServeArgs, keys: &Keys, system: &System) -> anyhow::Result<Stack> {
+    let verifier = keys.verifier(args, Arc::new(SystemClock));
+    let calls = RateLimiter::<UserId>::new(args.calls);
+    let methods = Methods::standard().context("the committed descriptors cannot be read")?;
+    let authenticate = Arc::new(move |headers: &_| verifier.verify(auth::bearer(headers)?));
+    let stack = Stack::new(
+        methods,
+        &system.metrics,
+        authenticate,
+        system.shutdown.clone(),
+    );
+    let admit = move |user: &UserId| calls.take(user, tokio::time::Instant::now());
+    Ok(stack
+        .admit(Arc::new(admit))
+        .unary_deadline(args.unary_deadline))
+}
+
+fn routes(args: &ServeArgs, system: &System) -> anyhow::Result<Routes> {
+    let routes = Routes::new(system.chat.server());
+    let routes = system.health.add_to(routes);
+    if args.no_reflection {
+        return Ok(routes);
+    }
+    server::add_reflection(routes).context("the committed descriptors cannot be read")
+}
+
+impl System {
+    /// Serves until the end of the drain, in this order: not ready, sessions moved
+    /// on, calls ended, admin last.
+    async fn serve(
+        self,
+        args: &ServeArgs,
+        stack: Stack,
+        routes: Routes,
+        grpc: TcpListener,
+        admin: TcpListener,
+        tls: Option<Tls>,
+    ) -> anyhow::Result<()> {
+        let serving = self.readiness.register("serving");
+        let watch = task::spawn("store watch", self.watch_store());
+        let fresh = tls
+            .as_ref()
+            .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
+        let served = CancellationToken::new();
+        let admin = self.admin(admin, served.clone());
+        let drain = self.drain(args.drain_spread, serving);
+        let guarded = listener::guard(listener::accepted(grpc), self.guard_config(args, tls));
+        let result = server::serve(stack, routes, guarded).await;
+        // It may have ended by itself.
+        self.shutdown.trigger();
+        drain.await.context("the drain failed")?;
+        served.cancel();
+        admin.await.context("the admin listener failed")?;
+        watch.abort();
+        if let Some(fresh) = fresh {
+            fresh.abort();
+        }
+        tracing::info!("ended");
+        result.context("the server failed")
+    }
+}
+
+impl System {
+    /// Reports a store that has stopped writing: for good, so the process must be
+    /// restarted, while reads go on.
+    fn watch_store(&self) -> impl Future<Output = ()> + Send + use<> {
+        /// How soon a stopped store shows in readiness and health.
+        const INTERVAL: Duration = Duration::from_secs(1);
+        let (history, health) = (self.history.clone(), self.health.clone());
+        let (readiness, shutdown) = (self.readiness.register("store"), self.shutdown.clone());
+        async move {
+            while !shutdown.is_draining() {
+                match history.writable() {
+                    Ok(()) => {
+                        readiness.set_ready();
+                        health.set(true).await;
+                    }
+                    Err(error) => {
+                        readiness.set_failing(error.to_string());
+                        health.set(false).await;
+                        return;
+                    }
+                }
+                tokio::time::sleep(INTERVAL).await;
+            }
+        }
+    }
+
+    fn admin(&self, listener: TcpListener, served: CancellationToken) -> JoinHandle<()> {
+        let admin = Admin {
+            build: BUILD,
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+        };
+        task::spawn("admin", admin.serve(listener, served.cancelled_owned()))
+    }
+
+    /// Moves the sessions on when the process is told to end, for at most the
+    /// grace period.
+    fn drain(&self, spread: Duration, serving: ReadinessHandle) -> JoinHandle<()> {
+        serving.set_ready();
+        let (chat, health, shutdown) = (
+            self.chat.clone(),
+            self.health.clone(),
+            self.shutdown.clone(),
+        );
+        task::spawn("drain", async move {
+            shutdown.draining().await;
+            serving.set_failing("draining");
+            health.set(false).await;
+            tokio::select! {
+                biased;
+                () = chat.drain(spread) => tracing::info!("every session has ended"),
+                () = shutdown.stopped() => {
+                    tracing::warn!(sessions = chat.sessions(), "the grace period is over");
+                }
+            }
+        })
+    }
+
+    fn guard_config(&self, args: &ServeArgs, tls: Option<Tls>) -> GuardConfig {
+        GuardConfig {
+            max_connections: args.connections,
+            max_connections_per_address: args.connections_per_address,
+            tls,
+            on_event: connections::counted(&self.metrics),
+        }
+    }
+}
