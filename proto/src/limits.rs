@@ -52,10 +52,10 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A heartbeat is sent after this long without another frame down.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(25);
 /// A connect number may be at most this far ahead of the server's clock.
-pub const MAX_CONNECT_NUMBER_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+pub const MAX_CONNECT_NUMBER_AHEAD: Duration = Duration::from_hours(24);
 /// Cursor moves are written at most this often per conversation and session.
 pub const CURSOR_WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// A session syncs again after this long, ± 20 %.
-pub const RESYNC_INTERVAL: Duration = Duration::from_secs(10 * 60);
+pub const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
 /// A sync token older than this is treated as none.
-pub const MAX_SYNC_TOKEN_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const MAX_SYNC_TOKEN_AGE: Duration = Duration::from_hours(30 * 24);

@@ -51,6 +51,30 @@ pub(crate) struct Connection {
     route: Option<Box<Route>>,
 }
 
+/// A stream's place in the node's table, given back however its task ends.
+struct Entered {
+    core: Arc<Core>,
+    handle: Arc<Handle>,
+}
+
+impl Entered {
+    fn new(core: &Arc<Core>, handle: &Arc<Handle>) -> Self {
+        core.registry.enter(handle);
+        core.metrics.sessions.inc();
+        Self {
+            core: Arc::clone(core),
+            handle: Arc::clone(handle),
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.core.registry.leave(&self.handle);
+        self.core.metrics.sessions.dec();
+    }
+}
+
 impl Connection {
     pub(crate) fn new(
         core: Arc<Core>,
@@ -75,8 +99,7 @@ impl Connection {
 
     /// Runs the session to its end.
     pub(crate) async fn run(mut self) {
-        self.core.registry.enter(&self.handle);
-        self.core.metrics.sessions.inc();
+        let _entered = Entered::new(&self.core, &self.handle);
         let mut inputs = Vec::new();
         while !self.session.has_ended() {
             self.wait(&mut inputs).await;
@@ -93,8 +116,6 @@ impl Connection {
         if tokio::time::timeout(LEAVING, rest).await.is_err() {
             tracing::warn!("gave up waiting for the removal of a route");
         }
-        self.core.registry.leave(&self.handle);
-        self.core.metrics.sessions.dec();
     }
 
     fn now(&self) -> Now {

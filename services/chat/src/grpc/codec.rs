@@ -141,7 +141,7 @@ fn write(frame: DownFrame, bytes: &mut impl BufMut) -> Result<(), prost::EncodeE
     let Down::Delivered(envelope) = down else {
         let response = ConverseResponse {
             r#ref: reference,
-            frame: down::to_wire(down),
+            frame: Some(down::to_wire(down)),
         };
         return response.encode(bytes);
     };

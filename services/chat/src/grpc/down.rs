@@ -14,8 +14,8 @@ use crate::frame::{
 /// The server's version, as `Welcome` tells it.
 pub(super) const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub(super) fn to_wire(down: Down) -> Option<Frame> {
-    Some(match down {
+pub(super) fn to_wire(down: Down) -> Frame {
+    match down {
         Down::Welcome(welcome) => Frame::Welcome(self::welcome(*welcome)),
         Down::Stored {
             message_id,
@@ -72,7 +72,7 @@ pub(super) fn to_wire(down: Down) -> Option<Frame> {
             detail,
             retry_after: retry_after.map(duration),
         }),
-    })
+    }
 }
 
 fn welcome(welcome: Welcome) -> wire::Welcome {

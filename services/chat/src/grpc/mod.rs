@@ -25,7 +25,7 @@ use futures_util::{StreamExt as _, stream};
 use tonic::body::Body;
 use tonic::codec::Codec;
 use tonic::server::{Grpc, NamedService};
-use tonic::{Extensions, Request, Response, Status, Streaming};
+use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use crate::connection::{Gone, UpStream};
 use crate::core::Core;
@@ -111,6 +111,7 @@ fn grpc<C: Codec>(codec: C) -> Grpc<C> {
         .max_encoding_message_size(MAX_RESPONSE_BYTES)
 }
 
+#[expect(clippy::unused_async, reason = "a call is a future")]
 async fn converse(
     core: Arc<Core>,
     request: Request<Streaming<wire::ConverseRequest>>,
@@ -127,6 +128,7 @@ async fn converse(
     Ok(Response::new(stream))
 }
 
+#[expect(clippy::unused_async, reason = "a call is a future")]
 async fn subscribe(
     core: Arc<Core>,
     request: Request<wire::SubscribeRequest>,
@@ -147,17 +149,15 @@ async fn subscribe(
 /// A frame that cannot be read breaks the contract; anything else means that the
 /// stream broke off.
 fn broken(status: &Status) -> Result<(crate::frame::Ref, Up), Gone> {
-    match status.code() {
-        tonic::Code::InvalidArgument => {
-            let detail = "is not a protobuf message of this call's kind";
-            Ok((0, Up::Broken(Refusal::field("frame", detail))))
-        }
-        tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
-            let detail = format!("is longer than {MAX_REQUEST_BYTES} bytes");
-            Ok((0, Up::Broken(Refusal::field("frame", detail))))
-        }
-        _ => Err(Gone),
-    }
+    let code = status.code();
+    let detail = if code == Code::InvalidArgument {
+        "is not a protobuf message of this call's kind".to_owned()
+    } else if code == Code::OutOfRange || code == Code::ResourceExhausted {
+        format!("is longer than {MAX_REQUEST_BYTES} bytes")
+    } else {
+        return Err(Gone);
+    };
+    Ok((0, Up::Broken(Refusal::field("frame", detail))))
 }
 
 /// The caller, as the server stack has verified.

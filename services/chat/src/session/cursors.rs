@@ -148,15 +148,14 @@ impl Session {
             relay,
         } = writing;
         self.cursors.unanswered = self.cursors.unanswered.saturating_sub(references.len());
-        if let Ok(CursorAdvanced::Stored {
-            cursor,
-            moved: true,
-        }) = result
+        if relay
+            && let Ok(CursorAdvanced::Stored {
+                cursor,
+                moved: true,
+            }) = result
         {
-            if relay {
-                self.effects
-                    .push(Effect::AnnounceCursor(peer.clone(), cursor));
-            }
+            self.effects
+                .push(Effect::AnnounceCursor(peer.clone(), cursor));
         }
         // Moves without a number share one answer.
         references.sort_unstable();

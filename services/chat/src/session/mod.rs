@@ -46,7 +46,7 @@ pub const RETRY_PAUSE: Duration = Duration::from_secs(1);
 pub const OVER_RATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A session ends after this long even if its token lives longer.
-pub const MAX_SESSION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+pub const MAX_SESSION: Duration = Duration::from_hours(30 * 24);
 
 /// After its goodbye a session waits at most this long for what is in flight.
 pub const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);

@@ -237,10 +237,10 @@ impl Session {
         if self.catch_up.len() > MAX_SESSION_CONVERSATIONS {
             return self.end_full("the session knows of too many conversations");
         }
-        if !self.catch_up.has_shown(&peer, head) {
-            if let Some(running) = &mut self.sync.running {
-                running.goals.insert(peer, head);
-            }
+        if !self.catch_up.has_shown(&peer, head)
+            && let Some(running) = &mut self.sync.running
+        {
+            running.goals.insert(peer, head);
         }
     }
 

@@ -1,5 +1,10 @@
 //! The rules of a session, one by one; `model` checks them all together.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one effect among all"
+)]
+
 mod model;
 
 use std::time::Duration;
@@ -14,7 +19,7 @@ use duologue_proto::ids::{
 };
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::Registered;
-use duologue_runtime::refusal::Reason;
+use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
 use super::{About, Effect, Input, Now, Session};
@@ -33,7 +38,7 @@ pub(super) fn message_id(name: &str) -> MessageId {
 pub(super) fn about() -> About {
     About {
         user: user("alice"),
-        expires_at: START.plus(Duration::from_secs(3600)),
+        expires_at: START.plus(Duration::from_hours(1)),
         session: SessionId::parse("s1").unwrap(),
         fresh_device: DeviceId::parse("fresh").unwrap(),
         node: NodeId::parse("n1").unwrap(),
@@ -137,15 +142,19 @@ fn page(conversations: &[(&str, u64)]) -> SyncPage {
 
 fn pushed(effects: &[Effect]) -> Vec<&Down> {
     let down = |effect| match effect {
-        &Effect::Push(_, ref down) => Some(down),
+        Effect::Push(_, down) => Some(down),
         _ => None,
     };
     effects.iter().filter_map(down).collect()
 }
 
+#[expect(
+    clippy::option_option,
+    reason = "not ended, ended well, or for a reason"
+)]
 fn ended(effects: &[Effect]) -> Option<Option<Reason>> {
     effects.iter().find_map(|effect| match effect {
-        Effect::End(refusal) => Some(refusal.as_ref().map(|refusal| refusal.reason())),
+        Effect::End(refusal) => Some(refusal.as_ref().map(Refusal::reason)),
         _ => None,
     })
 }
@@ -216,7 +225,7 @@ fn a_first_frame_that_is_not_hello_ends_the_stream() {
 
 #[test]
 fn a_connect_number_of_the_day_after_tomorrow_is_refused() {
-    let number = START.plus(Duration::from_secs(2 * 24 * 3600)).0;
+    let number = START.plus(Duration::from_hours(48)).0;
     let device = Some((DeviceId::parse("d1").unwrap(), number));
     let effects = Driven::new().hello(Hello {
         device,
@@ -351,7 +360,7 @@ fn caught_up_is_said_only_when_every_head_was_shown() {
 #[test]
 fn a_session_syncs_again_within_twelve_minutes() {
     let mut driven = Driven::live(&[]);
-    let effects = driven.after(Duration::from_secs(12 * 60));
+    let effects = driven.after(Duration::from_mins(12));
     assert!(
         effects
             .iter()
@@ -568,7 +577,7 @@ fn a_device_that_is_gone_is_offline_at_once_and_what_it_sent_is_still_relayed() 
 #[test]
 fn an_expired_token_ends_the_session_in_mid_stream() {
     let mut driven = Driven::live(&[]);
-    let effects = driven.after(Duration::from_secs(3600));
+    let effects = driven.after(Duration::from_hours(1));
     assert_eq!(goodbye(&effects), Some(GoodbyeReason::Unauthenticated));
     assert_eq!(ended(&effects), Some(Some(Reason::TokenExpired)));
 }

@@ -388,7 +388,9 @@ impl World {
                 self.answer(0, false);
             }
             self.device_reads(usize::MAX);
-            PEERS.iter().for_each(|peer| self.device_resends(peer));
+            for peer in PEERS {
+                self.device_resends(peer);
+            }
             self.now.instant += Duration::from_millis(100);
             self.give(Input::Tick);
         }
