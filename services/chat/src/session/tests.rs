@@ -141,11 +141,13 @@ fn page(conversations: &[(&str, u64)]) -> SyncPage {
 }
 
 fn pushed(effects: &[Effect]) -> Vec<&Down> {
-    let down = |effect| match effect {
-        Effect::Push(_, down) => Some(down),
-        _ => None,
-    };
-    effects.iter().filter_map(down).collect()
+    let mut downs = Vec::new();
+    for effect in effects {
+        if let Effect::Push(_, down) = effect {
+            downs.push(down);
+        }
+    }
+    downs
 }
 
 #[expect(
