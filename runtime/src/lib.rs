@@ -1,3 +1,15 @@
 //! How a Duologue process lives.
 
+pub mod admin;
+pub mod auth;
 pub mod clock;
+pub mod config;
+mod files;
+pub mod listener;
+pub mod metrics;
+pub mod rate;
+pub mod refusal;
+pub mod server;
+pub mod shutdown;
+pub mod task;
+pub mod telemetry;

@@ -1,0 +1,105 @@
+//! Certificates and a real TLS client, for tests.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Tls, TlsFiles};
+
+/// A self-signed certificate for localhost, with its key.
+pub(super) struct Pair(CertifiedKey<rcgen::KeyPair>);
+
+impl Pair {
+    pub(super) fn new() -> Self {
+        Self(generate_simple_self_signed(vec!["localhost".into()]).unwrap())
+    }
+
+    pub(super) fn cert(&self) -> CertificateDer<'static> {
+        self.0.cert.der().clone()
+    }
+
+    pub(super) fn cert_pem(&self) -> String {
+        self.0.cert.pem()
+    }
+
+    pub(super) fn key_pem(&self) -> String {
+        self.0.signing_key.serialize_pem()
+    }
+}
+
+/// Files in a directory that lives as long as this.
+pub(super) struct Files(TempDir);
+
+impl Files {
+    pub(super) fn of(pair: &Pair) -> Self {
+        let files = Self(tempfile::tempdir().unwrap());
+        files.write("cert.pem", &pair.cert_pem());
+        files.write("key.pem", &pair.key_pem());
+        files
+    }
+
+    pub(super) fn write(&self, name: &str, content: &str) {
+        std::fs::write(self.0.path().join(name), content).unwrap();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        std::fs::remove_file(self.0.path().join(name)).unwrap();
+    }
+
+    pub(super) fn paths(&self) -> TlsFiles {
+        let path = |name: &str| Path::join(self.0.path(), name);
+        TlsFiles {
+            cert: path("cert.pem"),
+            key: path("key.pem"),
+        }
+    }
+
+    pub(super) fn tls(&self) -> Tls {
+        Tls::load(self.paths()).unwrap()
+    }
+}
+
+/// What a client insists on.
+pub(super) struct Client {
+    pub(super) trusts: Vec<CertificateDer<'static>>,
+    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
+    pub(super) alpn: Vec<Vec<u8>>,
+}
+
+impl Client {
+    pub(super) fn trusting(pairs: &[&Pair]) -> Self {
+        Self {
+            trusts: pairs.iter().map(|pair| pair.cert()).collect(),
+            versions: vec![&TLS13, &TLS12],
+            alpn: vec![b"h2".to_vec()],
+        }
+    }
+
+    pub(super) async fn connect<IO>(&self, io: IO) -> io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut roots = RootCertStore::empty();
+        for cert in &self.trusts {
+            roots.add(cert.clone()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&self.versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols.clone_from(&self.alpn);
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, io).await
+    }
+}

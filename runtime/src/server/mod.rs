@@ -1,0 +1,79 @@
+//! The gRPC server: one stack around every call, explicit limits on every
+//! connection, and an orderly end.
+//!
+//! It knows nothing of what the services do.
+
+mod access;
+mod call_metrics;
+mod connection;
+mod connection_metrics;
+mod cut;
+mod deadline;
+mod health;
+mod methods;
+mod observe;
+mod panics;
+mod reflection;
+mod spans;
+mod stack;
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic::transport::{Error, Server};
+
+pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
+pub use connection_metrics::count_connections;
+pub use deadline::DEFAULT_UNARY_DEADLINE;
+pub use health::Health;
+pub use methods::{Method, Methods, OTHER};
+pub use reflection::add_reflection;
+pub use stack::Stack;
+
+/// Calls at the same time on one connection.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 100;
+/// Bytes of headers that one call may have, as HTTP/2 counts them.
+pub const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
+/// Bytes that one stream may have in flight towards the server.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Bytes that one connection may have in flight towards the server.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// A connection that is silent for this long is asked whether it lives.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection that does not answer for this long is closed.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves calls until the server has drained.
+///
+/// When draining begins, `incoming` is dropped, no connection gets new calls, and
+/// those under way may end. When it stops, whatever is left is cut off. A
+/// connection that fails ends alone.
+pub async fn serve<I, IO, E>(stack: Stack, routes: Routes, incoming: I) -> Result<(), Error>
+where
+    I: Stream<Item = Result<IO, E>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<tonic::codegen::StdError>,
+{
+    let shutdown = stack.shutdown().clone();
+    let draining = shutdown.draining();
+    let incoming = incoming
+        .map(move |connection| connection.map(|io| connection::Connection::new(io, &shutdown)));
+    limits()
+        .serve_with_incoming_shutdown(stack.around(routes.prepare()), incoming, draining)
+        .await
+}
+
+fn limits() -> Server {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        // It would override both windows.
+        .http2_adaptive_window(Some(false))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}

@@ -1,0 +1,108 @@
+//! The stack around every call, read from top to bottom.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::{Service, ServiceBuilder};
+
+use super::access::{AdmitCall, Authenticate, CheckLayer, KnownCheck, RateCheck, TokenCheck};
+use super::call_metrics::CallMetrics;
+use super::deadline::DeadlineLayer;
+use super::methods::Methods;
+use super::observe::ObserveLayer;
+use super::panics::CatchPanicLayer;
+use super::spans::Spans;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+
+/// What the stack needs to know.
+#[derive(Clone)]
+pub struct Stack {
+    methods: Arc<Methods>,
+    metrics: CallMetrics,
+    authenticate: Authenticate,
+    admit: AdmitCall,
+    unary_deadline: Duration,
+    shutdown: Shutdown,
+}
+
+impl Stack {
+    /// A stack for these methods. Made once per server: it registers metrics.
+    pub fn new(
+        methods: Methods,
+        metrics: &Metrics,
+        authenticate: Authenticate,
+        shutdown: Shutdown,
+    ) -> Self {
+        let methods = Arc::new(methods);
+        Self {
+            metrics: CallMetrics::new(Arc::clone(&methods), metrics),
+            methods,
+            authenticate,
+            admit: Arc::new(|_| Ok(())),
+            unary_deadline: super::DEFAULT_UNARY_DEADLINE,
+            shutdown,
+        }
+    }
+
+    /// Bounds how often each user calls; without it, nothing does.
+    #[must_use]
+    pub fn admit(mut self, admit: AdmitCall) -> Self {
+        self.admit = admit;
+        self
+    }
+
+    /// Sets how long a unary call may last.
+    #[must_use]
+    pub fn unary_deadline(mut self, deadline: Duration) -> Self {
+        self.unary_deadline = deadline;
+        self
+    }
+
+    pub(super) fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// The stack around the routes.
+    pub(super) fn around(
+        &self,
+        routes: Routes,
+    ) -> impl Service<
+        Request<Body>,
+        Response = Response<
+            impl http_body::Body<Data = bytes::Bytes, Error = tonic::Status> + Send + use<>,
+        >,
+        Error = Infallible,
+        Future: Send,
+    > + Clone
+    + Send
+    + use<> {
+        ServiceBuilder::new()
+            // First, so that whatever happens below is in the call's span.
+            .layer(ObserveLayer(Spans(Arc::clone(&self.methods))))
+            // Counts what the caller gets, so above all that refuses.
+            .layer(ObserveLayer(self.metrics.clone()))
+            // Below the two that record: a panic is a result like any other.
+            .layer(CatchPanicLayer)
+            // Before anything that costs: nobody unknown gets further.
+            .layer(CheckLayer(TokenCheck {
+                methods: Arc::clone(&self.methods),
+                authenticate: Arc::clone(&self.authenticate),
+            }))
+            // Needs to know the user, and protects everything below.
+            .layer(CheckLayer(RateCheck(Arc::clone(&self.admit))))
+            // Behind the rate limit, so that methods cannot be guessed for free.
+            .layer(CheckLayer(KnownCheck(Arc::clone(&self.methods))))
+            // Last: what it bounds is the handler and both bodies.
+            .layer(DeadlineLayer {
+                methods: Arc::clone(&self.methods),
+                unary: self.unary_deadline,
+                shutdown: self.shutdown.clone(),
+            })
+            .service(routes)
+    }
+}
