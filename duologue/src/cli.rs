@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::serve::config::ServeArgs;
-use crate::{health, serve, token};
+use crate::{health, send, serve, tail, talk, token};
 
 /// One-on-one chat as a set of gRPC streaming services.
 ///
@@ -27,6 +27,12 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Print a development token for a user, and nothing else.
     Token(token::TokenArgs),
+    /// Chat in the terminal.
+    Talk(talk::TalkArgs),
+    /// Send one message and wait until it is stored.
+    Send(send::SendArgs),
+    /// Print what happens as JSON lines, for scripts.
+    Tail(tail::TailArgs),
     /// Ask a server whether it serves; exit 0 if it does.
     Health(health::HealthArgs),
 }
@@ -69,6 +75,9 @@ async fn run_command(command: Command, matches: &ArgMatches) -> anyhow::Result<(
             serve::run(*args, matches).await
         }
         Command::Token(args) => token::run(&args),
+        Command::Talk(args) => talk::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
         Command::Health(args) => health::run(args).await,
     }
 }

@@ -6,7 +6,10 @@
 mod cli;
 mod health;
 pub mod ports;
+mod send;
 mod serve;
+mod tail;
+mod talk;
 mod token;
 
 pub use cli::{command, run};

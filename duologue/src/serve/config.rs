@@ -1,5 +1,7 @@
 //! The flags of `duologue serve`.
 
+#![expect(clippy::doc_markdown, reason = "what is shown by --help has no backticks")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -204,10 +206,9 @@ impl ServeArgs {
     /// Who may see whether a user is online.
     pub(crate) fn visibility(&self) -> Visibility {
         match self.presence_visibility {
-            Some(PresenceVisibility::Shared) => Visibility::Shared,
             Some(PresenceVisibility::Everyone) => Visibility::Everyone,
             None if self.uses_dev_key() => Visibility::Everyone,
-            None => Visibility::Shared,
+            Some(PresenceVisibility::Shared) | None => Visibility::Shared,
         }
     }
 }

@@ -5,7 +5,6 @@
 
 mod banner;
 pub(crate) mod config;
-mod connections;
 mod keys;
 mod store;
 
@@ -19,7 +18,6 @@ use duologue_history::history::History;
 use duologue_presence::Presence;
 use duologue_proto::ids::UserId;
 use duologue_runtime::admin::{Admin, Readiness, ReadinessHandle};
-use duologue_runtime::auth;
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
 use duologue_runtime::listener::{self, GuardConfig, Tls, TlsFiles, check_exposure};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
@@ -62,7 +60,8 @@ pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result
         tokens_by_dev_key,
     )?;
     if args.check_config {
-        return banner::print_config(matches);
+        banner::print_config(matches);
+        return Ok(());
     }
     let telemetry = telemetry::init(&telemetry_config(&args))?;
     warn_of(&args);
@@ -166,19 +165,18 @@ async fn start(args: &ServeArgs, shutdown: Shutdown) -> anyhow::Result<System> {
 
 /// The stack around every call.
 fn stack(args: &ServeArgs, keys: &Keys, system: &System) -> anyhow::Result<Stack> {
-    let verifier = keys.verifier(args, Arc::new(SystemClock));
-    let calls = RateLimiter::<UserId>::new(args.calls);
     let methods = Methods::standard().context("the committed descriptors cannot be read")?;
-    let authenticate = Arc::new(move |headers: &_| verifier.verify(auth::bearer(headers)?));
+    let verifier = keys.verifier(args, Arc::new(SystemClock));
+    let authenticate = server::authenticate_by_token(verifier);
     let stack = Stack::new(
         methods,
         &system.metrics,
         authenticate,
         system.shutdown.clone(),
     );
-    let admit = move |user: &UserId| calls.take(user, tokio::time::Instant::now());
+    let calls = RateLimiter::<UserId>::new(args.calls);
     Ok(stack
-        .admit(Arc::new(admit))
+        .admit(server::admit_by_rate(calls))
         .unary_deadline(args.unary_deadline))
 }
 
@@ -290,7 +288,7 @@ impl System {
             max_connections: args.connections,
             max_connections_per_address: args.connections_per_address,
             tls,
-            on_event: connections::counted(&self.metrics),
+            on_event: server::count_connections(&self.metrics),
         }
     }
 }

@@ -1,3 +1,22 @@
 //! Owns the persistence of conversations: append, sync, cursors, paging.
 
+mod append;
+pub mod committer;
+mod cursors;
+pub mod embedded;
+mod error;
+pub mod history;
+pub mod limits;
+mod list;
+pub mod memory;
+mod read;
+mod rows;
 pub mod store;
+mod sync;
+pub mod time;
+mod tokens;
+
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod tests;

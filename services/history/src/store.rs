@@ -6,10 +6,26 @@
 use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::{Cursor, Envelope};
+use duologue_runtime::clock::{Random, RandomExt as _};
 
 /// A ten-minute window of the activity index: time ÷ 10 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window(pub u64);
+
+impl Window {
+    /// How long a window is, in milliseconds.
+    pub const MILLIS: u64 = 10 * 60 * 1_000;
+
+    /// The window that a time lies in.
+    pub fn of(time: UnixMillis) -> Self {
+        Self(time.0 / Self::MILLIS)
+    }
+
+    /// The first moment of the window.
+    pub fn start(self) -> UnixMillis {
+        UnixMillis(self.0.saturating_mul(Self::MILLIS))
+    }
+}
 
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +114,7 @@ pub struct SlotRange {
     pub consistency: Consistency,
 }
 
-/// A conversation of a user, with what is stored of its cursors.
+/// What is stored of the cursors of one conversation, as one of its users sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursors {
     /// The cursor of the user who was asked for.
@@ -122,13 +138,19 @@ pub enum StoreError {
     /// It cannot be reached, or is overloaded; nothing was changed.
     #[error("the store is not available: {0}")]
     Unavailable(String),
-    /// It has stopped writing for good, because a write failed and its outcome
-    /// cannot be known. Reads go on. Nothing was changed.
+    /// It has stopped writing for good, because a write failed. Reads go on.
+    /// Whether the operation that meets this was stored is not known: it may have
+    /// been part of the write that failed. (For a put that is [`PutStop::Unknown`];
+    /// a put that fails with this error was not part of it.)
     #[error("the store has stopped writing: {0}")]
     Stopped(String),
     /// What is stored is not what this version writes.
     #[error("the store holds data that cannot be read: {0}")]
     Corrupt(String),
+    /// The request breaks a rule of this port, such as a slot whose predecessor
+    /// is absent: a defect of the caller. Nothing was changed.
+    #[error("the store refuses the request: {0}")]
+    Refused(&'static str),
 }
 
 /// An engine that keeps conversations.
@@ -215,4 +237,28 @@ pub trait Store: Send + Sync + 'static {
         before: Option<&Activity>,
         max: usize,
     ) -> Result<Vec<Activity>, StoreError>;
+}
+
+/// As many messages as a range allows, from the first on. For engines that read
+/// one message after another.
+pub(crate) fn take_within<E>(
+    messages: impl Iterator<Item = Result<StoredMessage, E>>,
+    range: &SlotRange,
+) -> Result<Vec<StoredMessage>, E> {
+    let mut taken: Vec<StoredMessage> = Vec::new();
+    let mut bytes: usize = 0;
+    for message in messages.take(range.max_messages) {
+        let message = message?;
+        bytes = bytes.saturating_add(message.envelope.wire().len());
+        if bytes > range.max_bytes && !taken.is_empty() {
+            break;
+        }
+        taken.push(message);
+    }
+    Ok(taken)
+}
+
+/// A fresh id for a history that is being made.
+pub(crate) fn new_history_id(random: &dyn Random) -> HistoryId {
+    HistoryId::parse(&random.id()).expect("32 hexadecimal digits are within the rule")
 }

@@ -1,0 +1,234 @@
+//! The append rule, applied to what queued for one conversation.
+//!
+//! The invariant: **slot s is tried only after every slot in (`after_seq`, s − 1]
+//! was seen and none holds the message; a filled slot never changes.** Then at
+//! most one copy of a message exists, with any number of writers.
+//!
+//! A batch goes round: plan (search, and choose what to put), put, and again
+//! until every draft has its answer. Nothing is answered as stored before the
+//! put has succeeded and the activity rows of the present are durable, on the
+//! duplicate path too.
+
+use std::collections::BTreeSet;
+
+use duologue_proto::history::{Appended, Draft, Intent, UnsettledReason};
+use duologue_proto::ids::{ConversationId, UserId};
+use duologue_proto::message::Envelope;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::plan::Plan;
+use super::put::Stopped;
+use super::tail::Tail;
+use super::{Request, unsettled};
+use crate::history::Shared;
+use crate::store::{StoreError, StoredMessage};
+use crate::time::Reading;
+
+/// Blocked puts in a row, after which the drafts are contended.
+pub const MAX_BLOCKED: usize = 8;
+/// Puts in a row that came too late, after which the drafts are unavailable.
+pub const MAX_LATE: usize = 3;
+
+/// Appends what is asked, and answers. Returns what is known of the tail; none
+/// if it must be read again.
+pub(super) async fn append(
+    shared: &Shared,
+    conversation: &ConversationId,
+    tail: Option<Tail>,
+    requests: Vec<Request>,
+) -> Option<Tail> {
+    let (callers, entries) = take_apart(requests);
+    let mut batch = Batch {
+        shared,
+        conversation,
+        tail,
+        entries,
+        fresh: false,
+        rows: None,
+    };
+    if let Err(error) = batch.settle().await {
+        batch.give_up(&error);
+    }
+    if let Err(error) = batch.mark().await {
+        batch.take_back(&error);
+    }
+    batch.answer(callers);
+    batch.tail
+}
+
+/// The drafts of several callers, in the order in which they came, on their way
+/// to their answers.
+pub(super) struct Batch<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) conversation: &'a ConversationId,
+    /// None: not read yet.
+    pub(super) tail: Option<Tail>,
+    pub(super) entries: Vec<Entry>,
+    /// Whether the head was read strongly during this batch.
+    pub(super) fresh: bool,
+    /// The last reading whose rows are durable.
+    pub(super) rows: Option<Reading>,
+}
+
+/// One draft.
+pub(super) struct Entry {
+    /// Which caller's.
+    pub(super) request: usize,
+    pub(super) sender: UserId,
+    pub(super) recipient: UserId,
+    pub(super) draft: Draft,
+    pub(super) answer: Option<Appended>,
+}
+
+impl Entry {
+    /// The answer to a draft whose id was found stored.
+    pub(super) fn found(&self, stored: &Envelope) -> Appended {
+        if stored.body == self.draft.body {
+            Appended::Stored {
+                envelope: stored.clone(),
+                duplicate: true,
+            }
+        } else {
+            Appended::MessageIdReused
+        }
+    }
+
+    /// Whether later drafts of its run are only searched for.
+    pub(super) fn holds_back(&self) -> bool {
+        self.draft.intent == Intent::Store && matches!(self.answer, Some(Appended::Unsettled(_)))
+    }
+}
+
+impl Batch<'_> {
+    /// Decides every entry, unless the store fails a read or leaves the outcome
+    /// of a put unknown.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        let (mut blocked, mut late) = (0, 0);
+        loop {
+            let plan = self.plan().await?;
+            if plan.chosen.is_empty() {
+                return Ok(());
+            }
+            if blocked == MAX_BLOCKED {
+                self.refuse(&plan, UnsettledReason::Contended);
+                continue;
+            }
+            let put = self.put(&plan).await;
+            if put.stored > 0 {
+                (blocked, late) = (0, 0);
+            }
+            match put.stopped {
+                None => {}
+                Some(Stopped::Blocked(by)) => {
+                    blocked += 1;
+                    self.learn(&by).await?;
+                }
+                Some(Stopped::TooLate) if late < MAX_LATE => late += 1,
+                Some(Stopped::TooLate) => self.refuse(&plan, UnsettledReason::Unavailable),
+                Some(Stopped::Failed(error)) => {
+                    self.log(&error);
+                    self.refuse(&plan, UnsettledReason::Unavailable);
+                }
+                Some(Stopped::Unknown) => {
+                    return Err(StoreError::Unavailable("a put has no outcome".into()));
+                }
+            }
+        }
+    }
+
+    /// Remembers the message that blocked a put, and what follows it.
+    async fn learn(&mut self, by: &StoredMessage) -> Result<(), StoreError> {
+        if let Some(tail) = &mut self.tail {
+            tail.push(by);
+        }
+        self.refresh().await
+    }
+
+    /// Leaves the first chosen draft of each caller unsettled. Those behind it
+    /// are then only searched for, by the next plan.
+    fn refuse(&mut self, plan: &Plan, reason: UnsettledReason) {
+        let head = self.tail.as_ref().map(Tail::head);
+        let mut refused = BTreeSet::new();
+        for &index in &plan.chosen {
+            let entry = &mut self.entries[index];
+            if entry.answer.is_none() && refused.insert(entry.request) {
+                entry.answer = Some(unsettled(reason, head));
+            }
+        }
+    }
+
+    /// Makes the rows of the present durable, if anything is stored.
+    async fn mark(&self) -> Result<(), StoreError> {
+        let is_stored = |entry: &Entry| matches!(entry.answer, Some(Appended::Stored { .. }));
+        if !self.entries.iter().any(is_stored) {
+            return Ok(());
+        }
+        let durable = self.rows;
+        self.shared.mark_active(self.conversation, durable).await
+    }
+
+    /// What is not decided is not settled. The tail is read again by the next
+    /// batch.
+    fn give_up(&mut self, error: &StoreError) {
+        self.log(error);
+        self.tail = None;
+        for entry in &mut self.entries {
+            let unavailable = || unsettled(UnsettledReason::Unavailable, None);
+            entry.answer.get_or_insert_with(unavailable);
+        }
+    }
+
+    /// What is stored but not marked must not be answered as stored.
+    fn take_back(&mut self, error: &StoreError) {
+        self.log(error);
+        for entry in &mut self.entries {
+            if matches!(entry.answer, Some(Appended::Stored { .. })) {
+                entry.answer = Some(unsettled(UnsettledReason::Unavailable, None));
+            }
+        }
+    }
+
+    fn log(&self, error: &StoreError) {
+        let conversation = self.conversation;
+        tracing::warn!(conversation.id = %conversation, error = %error, "messages are not settled");
+    }
+
+    fn answer(&mut self, callers: Vec<Caller>) {
+        let mut entries = self.entries.drain(..).peekable();
+        for (request, caller) in callers.into_iter().enumerate() {
+            let mut appended = Vec::new();
+            while let Some(entry) = entries.next_if(|entry| entry.request == request) {
+                let unanswered = || unsettled(UnsettledReason::Unavailable, None);
+                appended.push(entry.answer.unwrap_or_else(unanswered));
+            }
+            // A caller that went away needs no answer.
+            let _ = caller.answer.send(appended);
+        }
+    }
+}
+
+/// Who is to be answered, with the room that the run holds until then.
+struct Caller {
+    answer: oneshot::Sender<Vec<Appended>>,
+    _room: OwnedSemaphorePermit,
+}
+
+fn take_apart(requests: Vec<Request>) -> (Vec<Caller>, Vec<Entry>) {
+    let mut callers = Vec::with_capacity(requests.len());
+    let mut entries = Vec::new();
+    for (index, request) in requests.into_iter().enumerate() {
+        callers.push(Caller {
+            answer: request.answer,
+            _room: request.room,
+        });
+        let run = request.run;
+        entries.extend(run.drafts.into_iter().map(|draft| Entry {
+            request: index,
+            sender: run.sender.clone(),
+            recipient: run.peer.clone(),
+            draft,
+            answer: None,
+        }));
+    }
+    (callers, entries)
+}

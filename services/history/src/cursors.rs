@@ -1,0 +1,67 @@
+//! Moving a user's cursor.
+//!
+//! It must not store a cursor above the head, and must not answer before both
+//! users' activity rows of the present are durable.
+
+use duologue_proto::history::{CursorAdvanced, HistoryError};
+use duologue_proto::ids::{ConversationId, Seq, UserId};
+use duologue_proto::message::Cursor;
+
+use crate::error::unavailable;
+use crate::history::{History, Shared};
+use crate::store::StoreError;
+
+impl History {
+    /// Moves a user's cursor forward. Moving it back is harmless: what is stored
+    /// is returned.
+    pub async fn advance_cursor(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+        asked: Cursor,
+    ) -> Result<CursorAdvanced, HistoryError> {
+        let asked = Cursor::asked(Some(asked.delivered), Some(asked.read));
+        let advanced = self.shared.advance_cursor(user, peer, asked).await;
+        advanced.map_err(unavailable)
+    }
+}
+
+impl Shared {
+    /// A move that changes nothing marks the present too: the writer that made
+    /// it may have died before anybody was told.
+    async fn advance_cursor(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+        asked: Cursor,
+    ) -> Result<CursorAdvanced, StoreError> {
+        let conversation = ConversationId::of(user, peer);
+        let head = self.store.head(&conversation).await?;
+        let head = head.map_or(Seq::ZERO, |message| message.envelope.seq);
+        if asked.delivered > head {
+            return Ok(CursorAdvanced::AboveHead { head });
+        }
+        let before = self.store.cursors(user, peer).await?.own;
+        if before.covers(asked) {
+            if head > Seq::ZERO {
+                self.mark_active(&conversation, None).await?;
+            }
+            return Ok(CursorAdvanced::Stored {
+                cursor: before,
+                moved: false,
+            });
+        }
+        let reading = self.time.reading();
+        let window = reading.window();
+        let cursor = self
+            .store
+            .put_cursor(&conversation, user, asked, window)
+            .await?;
+        self.rows.remember(&conversation, window);
+        self.mark_active(&conversation, Some(reading)).await?;
+        Ok(CursorAdvanced::Stored {
+            cursor,
+            moved: cursor != before,
+        })
+    }
+}

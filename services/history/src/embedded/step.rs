@@ -1,0 +1,62 @@
+//! The commit step of the embedded engine: one batch per group, synced. It blocks,
+//! so it has a thread of its own.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use duologue_runtime::clock::Clock;
+use fjall::{Keyspace, PersistMode};
+
+use super::tables::Tables;
+use crate::committer::rules::plan;
+use crate::committer::{CommitError, CommitStep, Operation, Outcome};
+
+/// Memtables of a keyspace that may wait to be written out before the writer waits
+/// for them.
+pub const MAX_SEALED_MEMTABLES: usize = 2;
+/// Tables of a keyspace that may wait for compaction before the writer waits.
+pub const MAX_LEVEL_0_TABLES: usize = 24;
+/// How often the writer looks whether it may go on.
+pub const ROOM_POLL: Duration = Duration::from_millis(5);
+
+/// Writes groups to the tables.
+pub(super) struct EmbeddedStep {
+    tables: Arc<Tables>,
+    clock: Arc<dyn Clock>,
+}
+
+impl EmbeddedStep {
+    pub(super) fn new(tables: Arc<Tables>, clock: Arc<dyn Clock>) -> Self {
+        Self { tables, clock }
+    }
+
+    /// Waits until the tables keep up. fjall would wait too, at higher numbers, but
+    /// inside a commit and without an end if its worker has failed meanwhile.
+    fn wait_for_room(&self) -> fjall::Result<()> {
+        while self.tables.growing().into_iter().any(is_behind) {
+            // Syncs nothing; it fails if a worker of fjall has failed, say because
+            // the disk is full.
+            self.tables.database.persist(PersistMode::Buffer)?;
+            thread::sleep(ROOM_POLL);
+        }
+        Ok(())
+    }
+}
+
+impl CommitStep for EmbeddedStep {
+    fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
+        let failed = |error: fjall::Error| CommitError(error.to_string());
+        self.wait_for_room().map_err(failed)?;
+        let (changes, outcomes) = plan(&*self.tables, group, self.clock.now());
+        if !changes.is_empty() {
+            self.tables.write(&changes).map_err(failed)?;
+        }
+        Ok(outcomes)
+    }
+}
+
+fn is_behind(keyspace: &Keyspace) -> bool {
+    keyspace.sealed_memtable_count() > MAX_SEALED_MEMTABLES
+        || keyspace.l0_table_count() > MAX_LEVEL_0_TABLES
+}

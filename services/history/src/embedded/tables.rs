@@ -1,0 +1,226 @@
+//! The tables of the embedded engine: one fjall database, its keyspaces, and the
+//! one write that the engine is made of. What is read stands in `reads`.
+//!
+//! **No reader sees what is not on disk.** fjall 3.1 commits a batch in this order,
+//! under the lock of its journal: append the batch to the journal; sync it, since
+//! every batch here asks for that; only then apply it to the memtables and publish
+//! its sequence number. If appending or syncing fails it returns before the
+//! memtables are touched, and refuses every later batch (`WriteBatch::commit`). So
+//! what a read finds has been synced, and what failed is never found. At opening it
+//! syncs the journal before it replays it. Reads go through snapshots, which see a
+//! batch whole or not at all.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
+use duologue_proto::message::Cursor;
+use fjall::{
+    CompressionType, Database, JournalRecoveryError, Keyspace, KeyspaceCreateOptions, PersistMode,
+};
+
+use super::journal::cut_torn_batch;
+use super::values::Unreadable;
+use super::{keys, values};
+use crate::committer::rules::{Changes, Stored};
+use crate::store::{StoreError, StoredMessage};
+
+/// Blocks of tables kept in memory, in bytes.
+pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// A memtable of messages is written out once it is larger, in bytes. This and the
+/// next are kept by a keyspace as they were when it was made.
+pub const MESSAGES_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
+/// The same of every other keyspace.
+pub const ROWS_BUFFER_BYTES: u64 = 2 * 1024 * 1024;
+/// Journals on disk, in bytes, beyond which the oldest is made superfluous.
+pub const JOURNALS_BYTES: u64 = 128 * 1024 * 1024;
+/// Table files kept open.
+pub const MAX_OPEN_FILES: usize = 128;
+/// Threads that write out and compact tables.
+pub const WORKERS: usize = 2;
+
+const META: &str = "meta";
+const MESSAGES: &str = "messages";
+const CONVERSATIONS: &str = "conversations";
+const ACTIVITY: &str = "activity";
+const CURSORS: &str = "cursors";
+
+const HISTORY_ID: &str = "history_id";
+const HIGHEST_READING: &str = "highest_reading";
+
+/// All that is stored.
+pub(super) struct Tables {
+    history_id: HistoryId,
+    highest_reading: AtomicU64,
+    pub(super) messages: Keyspace,
+    pub(super) conversations: Keyspace,
+    pub(super) activity: Keyspace,
+    pub(super) cursors: Keyspace,
+    meta: Keyspace,
+    // Dropped last: it closes the files.
+    pub(super) database: Database,
+}
+
+impl Tables {
+    /// Makes an empty history at `path`, and closes it: all of it is on disk.
+    pub(super) fn create(path: &Path, history_id: &HistoryId) -> fjall::Result<()> {
+        let database = open_database(path)?;
+        for name in [MESSAGES, CONVERSATIONS, ACTIVITY, CURSORS] {
+            database.keyspace(name, || options(name))?;
+        }
+        let meta = database.keyspace(META, || options(META))?;
+        let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&meta, HISTORY_ID, values::encode_history_id(history_id));
+        batch.commit()
+    }
+
+    /// Opens the history at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = recover_database(path).map_err(engine_error)?;
+        let keyspace = |name| {
+            if !database.keyspace_exists(name) {
+                return Err(Unreadable("a keyspace that is missing").into());
+            }
+            database
+                .keyspace(name, || options(name))
+                .map_err(engine_error)
+        };
+        let meta = keyspace(META)?;
+        let id = meta.get(HISTORY_ID).map_err(engine_error)?;
+        let id = id.ok_or(Unreadable("the history id"))?;
+        let reading = meta.get(HIGHEST_READING).map_err(engine_error)?;
+        let reading = reading.map_or(Ok(UnixMillis(0)), |value| values::decode_reading(&value))?;
+        Ok(Self {
+            history_id: values::decode_history_id(&id)?,
+            highest_reading: AtomicU64::new(reading.0),
+            messages: keyspace(MESSAGES)?,
+            conversations: keyspace(CONVERSATIONS)?,
+            activity: keyspace(ACTIVITY)?,
+            cursors: keyspace(CURSORS)?,
+            meta,
+            database,
+        })
+    }
+
+    /// The random id of this history.
+    pub(super) fn history_id(&self) -> &HistoryId {
+        &self.history_id
+    }
+
+    /// Makes changes durable, all or nothing; then readers see them. After an error
+    /// they may be in the journal and show after a restart, but not before.
+    pub(super) fn write(&self, changes: &Changes) -> fjall::Result<()> {
+        let mut batch = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        for (user, peer) in &changes.conversations {
+            let key = keys::conversation(user, peer);
+            batch.insert(&self.conversations, key, values::ROW);
+        }
+        for (user, row) in &changes.activity {
+            batch.insert(&self.activity, keys::activity(user, row), values::ROW);
+        }
+        for ((conversation, seq), message) in &changes.messages {
+            let key = keys::message(conversation, *seq);
+            batch.insert(&self.messages, key, values::encode_message(message));
+        }
+        for ((conversation, user), cursor) in &changes.cursors {
+            let key = keys::cursor(conversation, user);
+            batch.insert(&self.cursors, key, values::encode_cursor(*cursor));
+        }
+        if let Some(reading) = changes.reading {
+            batch.insert(&self.meta, HIGHEST_READING, values::encode_reading(reading));
+        }
+        batch.commit()?;
+        if let Some(reading) = changes.reading {
+            self.highest_reading.store(reading.0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The keyspaces that grow.
+    pub(super) fn growing(&self) -> [&Keyspace; 5] {
+        [
+            &self.messages,
+            &self.conversations,
+            &self.activity,
+            &self.cursors,
+            &self.meta,
+        ]
+    }
+}
+
+impl Stored for Tables {
+    fn message(
+        &self,
+        conversation: &ConversationId,
+        seq: Seq,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        let value = self.messages.get(keys::message(conversation, seq));
+        let message = value.map_err(engine_error)?;
+        let message = message.map(|value| values::decode_message(&value));
+        Ok(message.transpose()?)
+    }
+
+    fn cursor(&self, conversation: &ConversationId, user: &UserId) -> Result<Cursor, StoreError> {
+        let value = self.cursors.get(keys::cursor(conversation, user));
+        match value.map_err(engine_error)? {
+            Some(value) => Ok(values::decode_cursor(&value)?),
+            None => Ok(Cursor::default()),
+        }
+    }
+
+    fn reading(&self) -> UnixMillis {
+        UnixMillis(self.highest_reading.load(Ordering::Acquire))
+    }
+}
+
+/// What an error of fjall means to a reader. Its text holds no stored content.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "fjall may add errors; whatever is not of the system is of the data"
+)]
+pub(super) fn engine_error(error: fjall::Error) -> StoreError {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            StoreError::Unavailable(error.to_string())
+        }
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+fn open_database(path: &Path) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(CACHE_BYTES)
+        .max_journaling_size(JOURNALS_BYTES)
+        .max_cached_files(Some(MAX_OPEN_FILES))
+        .worker_threads(WORKERS)
+        // Messages are short, and a sync costs more than the bytes.
+        .journal_compression(CompressionType::None)
+        .open()
+}
+
+/// Opens a database of which a loss of power may have torn the journal's end.
+fn recover_database(path: &Path) -> fjall::Result<Database> {
+    match open_database(path) {
+        Err(fjall::Error::JournalRecovery(JournalRecoveryError::ChecksumMismatch))
+            if cut_torn_batch(path)? =>
+        {
+            tracing::warn!(
+                "the journal's last batch was torn, and is dropped: nothing in it was acknowledged"
+            );
+            open_database(path)
+        }
+        opened => opened,
+    }
+}
+
+fn options(name: &str) -> KeyspaceCreateOptions {
+    let buffer_bytes = if name == MESSAGES {
+        MESSAGES_BUFFER_BYTES
+    } else {
+        ROWS_BUFFER_BYTES
+    };
+    KeyspaceCreateOptions::default().max_memtable_size(buffer_bytes)
+}

@@ -1,0 +1,91 @@
+//! The service: what chat asks of history, over any engine.
+//!
+//! The rules stand in `append`, `read`, `sync`, `cursors` and `list`; an engine
+//! decides nothing. Any number of replicas may run over one engine.
+
+use std::sync::Arc;
+
+use duologue_proto::history::{Appended, HistoryError, Run};
+use duologue_proto::ids::{ConversationId, HistoryId, UserId};
+use duologue_runtime::clock::Clock;
+
+use crate::append::Appenders;
+use crate::error::unavailable;
+use crate::rows::KnownRows;
+use crate::store::{Store, StoreError};
+use crate::time::Time;
+
+/// A history over one engine. Clones share everything; when the last is dropped
+/// the appends under way are finished and its tasks end.
+#[derive(Clone)]
+pub struct History {
+    pub(crate) shared: Arc<Shared>,
+    appenders: Arc<Appenders>,
+}
+
+/// What every part of a history needs.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) time: Time,
+    pub(crate) rows: KnownRows,
+}
+
+impl History {
+    /// A history over `store`. Spawns its appenders: to be called in a runtime.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        let shared = Arc::new(Shared {
+            time: Time::new(Arc::clone(&store), clock),
+            rows: KnownRows::default(),
+            store,
+        });
+        let appenders = Arc::new(Appenders::spawn(&shared));
+        Self { shared, appenders }
+    }
+
+    /// Which history this is.
+    #[expect(
+        clippy::unused_async,
+        reason = "it mirrors chat's port, which asks over the wire"
+    )]
+    pub async fn history_id(&self) -> Result<HistoryId, HistoryError> {
+        Ok(self.shared.store.history_id().clone())
+    }
+
+    /// Whether messages can be stored. An error is for good: the process must
+    /// restart.
+    pub fn writable(&self) -> Result<(), StoreError> {
+        self.shared.store.writable()
+    }
+
+    /// Stores a run. One answer per draft, in their order. Cancelling the call
+    /// leaves every draft either stored or not, never half-done.
+    pub async fn append(&self, run: Run) -> Vec<Appended> {
+        self.appenders.append(run).await
+    }
+
+    /// The users who share a conversation with `user`, in order, after `after`;
+    /// at most `max`.
+    pub async fn peers(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<UserId>, HistoryError> {
+        let store = &self.shared.store;
+        store
+            .conversations(user, after, max)
+            .await
+            .map_err(unavailable)
+    }
+
+    /// Whether two users share a conversation: whether it has a message.
+    pub async fn share_conversation(
+        &self,
+        one: &UserId,
+        other: &UserId,
+    ) -> Result<bool, HistoryError> {
+        let conversation = ConversationId::of(one, other);
+        let head = self.shared.store.head(&conversation).await;
+        Ok(head.map_err(unavailable)?.is_some())
+    }
+}

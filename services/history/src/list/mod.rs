@@ -1,0 +1,8 @@
+//! Lists for people to read, page by page: messages, and conversations.
+//!
+//! Page tokens are bound to their query. Pages are read strongly.
+
+mod conversations;
+mod messages;
+
+pub use self::conversations::{CHUNK_ROWS, MAX_ROWS, ROWS_AT_ONCE};

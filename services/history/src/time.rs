@@ -1,0 +1,104 @@
+//! History's time, and the windows and deadlines that are measured in it.
+//!
+//! History's time is the larger of the clock, the highest reading that is
+//! stored, and every reading given out before by this process: it stands still
+//! while the clock steps back, also over a restart. It must not be used for
+//! intervals of a process; those are `tokio::time`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use duologue_proto::ids::UnixMillis;
+use duologue_runtime::clock::Clock;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::committer::rules::MAX_READING_AGE;
+use crate::store::{Store, StoreError, Window};
+
+/// Neither is a put sent, nor a message answered as stored, later than this
+/// after the reading that its rows come from.
+pub const APPEND_DEADLINE: Duration = MAX_READING_AGE;
+/// How far before its v a sync token still covers: the append deadline, how
+/// long a signed request may arrive late (5 min), and twice the skew of the
+/// replicas' clocks, rounded up.
+pub const SYNC_SLACK: Duration = Duration::from_mins(7);
+/// How far the v of a sync may be ahead of the highest stored reading.
+pub const READING_LAG: Duration = Duration::from_mins(1);
+
+/// A reading of history's time, with what tells its age even if the clock steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) at: UnixMillis,
+    taken: Instant,
+}
+
+impl Reading {
+    pub(crate) fn window(&self) -> Window {
+        Window::of(self.at)
+    }
+}
+
+/// History's time.
+pub(crate) struct Time {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    given: AtomicU64,
+    /// Lets one caller at a time store a reading; the others find it stored.
+    storing: Semaphore,
+}
+
+impl Time {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            clock,
+            given: AtomicU64::new(0),
+            storing: Semaphore::new(1),
+        }
+    }
+
+    /// The time now; never before a time given out earlier.
+    pub(crate) fn now(&self) -> UnixMillis {
+        let now = self.clock.now().max(self.store.highest_reading());
+        let given = self.given.fetch_max(now.0, Ordering::SeqCst);
+        now.max(UnixMillis(given))
+    }
+
+    /// The time now, to be judged later by [`Time::is_old`].
+    pub(crate) fn reading(&self) -> Reading {
+        let taken = Instant::now();
+        Reading {
+            at: self.now(),
+            taken,
+        }
+    }
+
+    /// Whether the append deadline of a reading has passed, on history's clock
+    /// or on the monotonic one: the first stands while the clock is set back,
+    /// the second while the machine sleeps.
+    pub(crate) fn is_old(&self, reading: &Reading) -> bool {
+        let age = self.now().since(reading.at).max(reading.taken.elapsed());
+        age > APPEND_DEADLINE
+    }
+
+    /// The time now, for the v of a sync: it cannot lie more than
+    /// [`READING_LAG`] ahead of history's time after a restart.
+    pub(crate) async fn durable_now(&self) -> Result<UnixMillis, StoreError> {
+        let now = self.now();
+        if !self.is_covered(now) {
+            // The semaphore is never closed; without a permit the reading would
+            // only be stored twice.
+            let _permit = self.storing.acquire().await.ok();
+            if !self.is_covered(now) {
+                self.store.store_reading(self.now()).await?;
+            }
+        }
+        Ok(now)
+    }
+
+    fn is_covered(&self, now: UnixMillis) -> bool {
+        self.store.highest_reading().plus(READING_LAG) >= now
+    }
+}
