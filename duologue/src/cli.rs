@@ -8,12 +8,20 @@ use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _, Pars
 use crate::serve::config::ServeArgs;
 use crate::{health, send, serve, tail, talk, token};
 
+const EXAMPLES: &str = "\
+Examples:
+  duologue                                serve on loopback, data in ./duologue-data
+  duologue talk --as alice bob            chat with bob as alice, in the terminal
+  duologue send --as alice bob 'hello'    send one message from a script
+  duologue tail --as bob                  print what happens to bob as JSON lines
+  duologue token alice                    print a development token, for other clients";
+
 /// One-on-one chat as a set of gRPC streaming services.
 ///
 /// Without a subcommand, the whole system is served in one process: what
 /// `duologue serve` does.
 #[derive(Parser)]
-#[command(name = "duologue", version, max_term_width = 100)]
+#[command(name = "duologue", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

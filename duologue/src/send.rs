@@ -57,7 +57,7 @@ async fn stored(
                 bail!("rejected: {}", escape(&rejected.detail))
             }
             Event::Disconnected { cause, .. } => {
-                tracing::debug!(cause, "disconnected");
+                eprintln!("not connected: {}; trying again", escape(&cause));
             }
             _ => {}
         }

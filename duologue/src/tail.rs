@@ -39,6 +39,7 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
     tokio::select! {
         biased;
         ended = asked_to_end() => ended?,
+        () = unread() => {}
         printed = print_all => printed?,
     }
     // What was printed is told to be delivered before the program ends.
@@ -48,6 +49,25 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
         Ok(_) | Err(ClientError::Closed) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Waits until nobody reads the output any longer, though nothing is written.
+#[cfg(unix)]
+async fn unread() {
+    use tokio::io::{Interest, unix::AsyncFd};
+    // A file cannot be watched, and has no reader that may go.
+    if let Ok(output) = AsyncFd::with_interest(std::io::stdout(), Interest::ERROR)
+        && output.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Only noticed at the next write there.
+#[cfg(not(unix))]
+async fn unread() {
+    std::future::pending().await
 }
 
 /// Writes one line at once. False if nobody reads any longer.

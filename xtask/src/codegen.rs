@@ -32,10 +32,53 @@ pub(crate) fn run(root: &Path, target: &Path) -> Result<()> {
         .compile_fds(documented.clone())
         .context("cannot generate code")?;
 
-    let mut bare = documented;
-    for file in &mut bare.file {
-        file.source_code_info = None;
+    // Our comments stay, so that tools which ask by reflection show them.
+    let mut described = documented;
+    for file in &mut described.file {
+        if !file.package().starts_with("duologue.") {
+            file.source_code_info = None;
+        }
     }
-    std::fs::write(target.join("descriptors.bin"), bare.encode_to_vec())
+    std::fs::write(target.join("descriptors.bin"), described.encode_to_vec())
         .context("cannot write the descriptor set")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn committed_code_is_what_the_contract_generates() {
+        let root = crate::workspace_root();
+        let fresh = tempfile::tempdir().unwrap();
+        run(&root, fresh.path()).unwrap();
+
+        let generated = files(fresh.path());
+        let committed = files(&root.join(GENERATED));
+        assert_eq!(
+            generated.keys().collect::<Vec<_>>(),
+            committed.keys().collect::<Vec<_>>(),
+            "other files than those committed: run `cargo xtask codegen`"
+        );
+        for (name, bytes) in &generated {
+            assert!(
+                committed.get(name) == Some(bytes),
+                "{name} is out of date: run `cargo xtask codegen`"
+            );
+        }
+    }
+
+    /// The content of every file of a folder, by name.
+    fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+        std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                (name, std::fs::read(entry.path()).unwrap())
+            })
+            .collect()
+    }
 }

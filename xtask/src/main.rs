@@ -1,6 +1,9 @@
 //! Developer tasks: `cargo xtask --help`.
 
+mod check;
 mod codegen;
+#[cfg(feature = "e2e")]
+mod e2e;
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +16,28 @@ use clap::Parser;
 enum Task {
     /// Generate the Rust code and the descriptor set of the contract.
     Codegen,
+    /// Check which of our crates uses which.
+    Check,
+    /// Run the built program: what the README shows, kills, a drain.
+    #[cfg(feature = "e2e")]
+    E2e(e2e::Options),
 }
 
 fn main() -> Result<()> {
     let root = workspace_root();
     match Task::parse() {
         Task::Codegen => codegen::run(&root, &root.join(codegen::GENERATED)),
+        Task::Check => check::run(&root),
+        #[cfg(feature = "e2e")]
+        Task::E2e(options) => e2e::run(&root, &options),
     }
+}
+
+/// Tells the person at the terminal, or the log of a run.
+#[cfg(feature = "e2e")]
+#[expect(clippy::print_stdout, reason = "this is what a task is run for")]
+fn say(text: &str) {
+    println!("{text}");
 }
 
 /// The workspace root: the parent of this crate's folder.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgMatches, CommandFactory as _};
@@ -146,12 +147,15 @@ fn data_flag(args: &ServeArgs) -> String {
     format!(" --data {}", args.data.display())
 }
 
-/// How this program was started, as a person would type it.
+/// How this program is started again, as a person would type it.
 fn program() -> String {
-    let path = std::env::args_os().next().unwrap_or_default();
-    let path = path.to_string_lossy();
-    if path.starts_with("target/") {
-        return "cargo run --".to_owned();
+    let path = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    let built_by_cargo = ["debug", "release"]
+        .iter()
+        .any(|profile| path.ends_with(Path::new("target").join(profile).join("duologue")));
+    if built_by_cargo {
+        "cargo run --".to_owned()
+    } else {
+        path.display().to_string()
     }
-    path.into_owned()
 }

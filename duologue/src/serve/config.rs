@@ -1,6 +1,9 @@
 //! The flags of `duologue serve`.
 
-#![expect(clippy::doc_markdown, reason = "what is shown by --help has no backticks")]
+#![expect(
+    clippy::doc_markdown,
+    reason = "what is shown by --help has no backticks"
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

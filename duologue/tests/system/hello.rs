@@ -16,9 +16,16 @@ async fn a_welcome_says_who_is_served_and_by_what_rules() {
     let server = Server::start(&["--max-text-bytes", "100", "--node", "n7"]).await;
     let session = Session::open(&server.chat("alice").await, device("phone", 1)).await;
     let welcome = &session.welcome;
-    assert_eq!((welcome.user.as_str(), welcome.device_id.as_str()), ("alice", "phone"));
+    assert_eq!(
+        (welcome.user.as_str(), welcome.device_id.as_str()),
+        ("alice", "phone")
+    );
     assert_eq!(welcome.node_id, "n7");
-    assert!(server.banner.contains(&welcome.history_id), "{}", server.banner);
+    assert!(
+        server.banner.contains(&welcome.history_id),
+        "{}",
+        server.banner
+    );
     let limits = welcome.limits.unwrap();
     assert_eq!(limits.max_text_bytes, 100);
     assert_eq!(limits.max_frame_bytes, 65_536);
@@ -101,16 +108,76 @@ fn broken() -> Vec<(Hello, &'static str)> {
         ..hello()
     };
     vec![
-        (Hello { client_name: long(65), ..hello() }, "hello.client_name"),
-        (Hello { client_version: long(65), ..hello() }, "hello.client_version"),
-        (Hello { features: vec![long(65)], ..hello() }, "hello.features"),
-        (Hello { features: vec![String::new(); 17], ..hello() }, "hello.features"),
-        (Hello { sync_token: long(513), ..hello() }, "hello.sync_token"),
-        (Hello { history_id: "no spaces".into(), ..hello() }, "hello.history_id"),
-        (Hello { positions: vec![position("b", 0); 501], ..hello() }, "hello.positions"),
-        (Hello { positions: vec![position("b b", 0)], ..hello() }, "hello.positions.peer"),
-        (Hello { cursors: vec![AdvanceCursor::default(); 501], ..hello() }, "hello.cursors"),
-        (Hello { access_token: "t".into(), ..hello() }, "hello.access_token"),
+        (
+            Hello {
+                client_name: long(65),
+                ..hello()
+            },
+            "hello.client_name",
+        ),
+        (
+            Hello {
+                client_version: long(65),
+                ..hello()
+            },
+            "hello.client_version",
+        ),
+        (
+            Hello {
+                features: vec![long(65)],
+                ..hello()
+            },
+            "hello.features",
+        ),
+        (
+            Hello {
+                features: vec![String::new(); 17],
+                ..hello()
+            },
+            "hello.features",
+        ),
+        (
+            Hello {
+                sync_token: long(513),
+                ..hello()
+            },
+            "hello.sync_token",
+        ),
+        (
+            Hello {
+                history_id: "no spaces".into(),
+                ..hello()
+            },
+            "hello.history_id",
+        ),
+        (
+            Hello {
+                positions: vec![position("b", 0); 501],
+                ..hello()
+            },
+            "hello.positions",
+        ),
+        (
+            Hello {
+                positions: vec![position("b b", 0)],
+                ..hello()
+            },
+            "hello.positions.peer",
+        ),
+        (
+            Hello {
+                cursors: vec![AdvanceCursor::default(); 501],
+                ..hello()
+            },
+            "hello.cursors",
+        ),
+        (
+            Hello {
+                access_token: "t".into(),
+                ..hello()
+            },
+            "hello.access_token",
+        ),
         (half(Some("phone"), None), "hello.connect_number"),
         (half(None, Some(1)), "hello.device_id"),
         (device("", 1), "hello.device_id"),
@@ -127,7 +194,11 @@ async fn a_hello_outside_its_rules_is_refused_by_both_doors_and_the_field_named(
     let mut chat = server.chat("alice").await;
     for (hello, field) in broken() {
         let end = Session::end_of(&chat, Up::Hello(hello.clone())).await;
-        assert_eq!(end.goodbye().reason(), GoodbyeReason::ProtocolError, "{field}");
+        assert_eq!(
+            end.goodbye().reason(),
+            GoodbyeReason::ProtocolError,
+            "{field}"
+        );
         assert!(end.goodbye().detail.contains(field), "{end:?}");
         assert_field(end.status(), field);
         let hello = Some(hello);

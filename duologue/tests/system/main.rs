@@ -3,12 +3,12 @@
 //! Every test starts what it needs and is independent of the others. Nothing here
 //! knows how the program is made, but for `two_nodes`, which proves a seam.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
-mod tokens;
 mod hello;
+mod cursors;
+mod frames;
+mod sends;
+mod tokens;

@@ -24,7 +24,9 @@ use crate::support::{Server, Session, Watch, frames, soon};
 /// Why a call with this token is refused.
 async fn refusal(server: &Server, bearer: Bearer) -> Status {
     let mut chat = server.chat_with(bearer).await;
-    let unary = chat.list_conversations(ListConversationsRequest::default()).await;
+    let unary = chat
+        .list_conversations(ListConversationsRequest::default())
+        .await;
     let stream = chat.converse(tokio_stream::pending()).await;
     let (unary, stream) = (unary.unwrap_err(), stream.unwrap_err());
     assert_eq!(unary.code(), stream.code());
@@ -46,7 +48,10 @@ fn in_an_hour() -> u64 {
 #[tokio::test]
 async fn without_a_token_nobody_gets_in() {
     let server = Server::start(&[]).await;
-    assert_refused(&refusal(&server, Bearer::none()).await, Reason::TokenMissing);
+    assert_refused(
+        &refusal(&server, Bearer::none()).await,
+        Reason::TokenMissing,
+    );
 }
 
 #[tokio::test]
@@ -72,8 +77,7 @@ async fn a_token_chooses_neither_its_algorithm_nor_to_be_unsigned() {
     // The public key as the secret of a symmetric algorithm.
     let claims = json!({"sub": "alice", "exp": in_an_hour()});
     let secret = EncodingKey::from_secret(b"public");
-    let symmetric =
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
+    let symmetric = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &secret).unwrap();
     for token in [unsigned, &symmetric] {
         let status = refusal(&server, Bearer::new(token)).await;
         assert_refused(&status, Reason::TokenInvalid);
@@ -86,7 +90,9 @@ async fn every_claim_must_be_there_and_have_its_type() {
     let exp = in_an_hour();
     let good = signed(&server, &json!({"sub": "alice", "exp": exp}));
     let mut chat = server.chat_with(Bearer::new(&good)).await;
-    chat.list_conversations(ListConversationsRequest::default()).await.unwrap();
+    chat.list_conversations(ListConversationsRequest::default())
+        .await
+        .unwrap();
     for claims in [
         json!({"sub": 7, "exp": exp}),
         json!({"sub": "alice", "exp": exp.to_string()}),
@@ -153,14 +159,23 @@ async fn health_and_reflection_need_no_token() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let stream = reflection.server_reflection_info(tokio_stream::once(asked)).await;
+    let stream = reflection
+        .server_reflection_info(tokio_stream::once(asked))
+        .await;
     let answer = soon(stream.unwrap().into_inner().message()).await.unwrap();
     let Some(MessageResponse::ListServicesResponse(listed)) = answer.unwrap().message_response
     else {
         panic!("no list of services")
     };
-    let names: Vec<_> = listed.service.into_iter().map(|service| service.name).collect();
-    assert!(names.contains(&"duologue.chat.v1.ChatService".to_owned()), "{names:?}");
+    let names: Vec<_> = listed
+        .service
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    assert!(
+        names.contains(&"duologue.chat.v1.ChatService".to_owned()),
+        "{names:?}"
+    );
 }
 
 #[tokio::test]
@@ -168,7 +183,9 @@ async fn reflection_can_be_turned_off() {
     let server = Server::start(&["--no-reflection"]).await;
     let mut reflection = ServerReflectionClient::new(server.channel().await);
     let asked = ServerReflectionRequest::default();
-    let answer = reflection.server_reflection_info(tokio_stream::once(asked)).await;
+    let answer = reflection
+        .server_reflection_info(tokio_stream::once(asked))
+        .await;
     assert_eq!(answer.unwrap_err().code(), tonic::Code::Unimplemented);
 }
 
@@ -177,11 +194,18 @@ async fn the_two_tokens_of_a_server_in_memory_are_good_there() {
     let place = crate::support::Place::new();
     let mut command = crate::support::program();
     command.args(["serve", "--data", "memory"]);
-    command.args(["--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.args([
+        "--grpc-listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]);
     let mut server = place.serve_as(command).await;
     let printed = server.rest_of_banner("bob  ").await;
     for user in ["alice", "bob"] {
-        let line = printed.lines().find_map(|line| line.trim().strip_prefix(user));
+        let line = printed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(user));
         let chat = server.chat_with(Bearer::new(line.unwrap().trim())).await;
         let (session, ..) = Session::caught_up(&chat, frames::hello()).await;
         assert_eq!(session.welcome.user, user);

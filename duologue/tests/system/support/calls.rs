@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::chat::v1::{
-    AdvanceCursorRequest, Body, Direction, Envelope, ListMessagesRequest, SendMessageRequest,
-    body,
+    AdvanceCursorRequest, Body, Direction, Envelope, ListMessagesRequest, SendMessageRequest, body,
 };
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;

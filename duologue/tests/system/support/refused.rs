@@ -11,7 +11,9 @@ use tonic_types::StatusExt as _;
 #[track_caller]
 pub(crate) fn assert_refused(status: &Status, reason: Reason) {
     let details = status.get_error_details();
-    let info = details.error_info().map(|info| (&*info.reason, &*info.domain));
+    let info = details
+        .error_info()
+        .map(|info| (&*info.reason, &*info.domain));
     assert_eq!(info, Some((reason.as_str(), DOMAIN)), "{status:?}");
     assert_eq!(status.code(), reason.code(), "{status:?}");
     assert!(!status.message().is_empty(), "{status:?}");
@@ -31,7 +33,10 @@ pub(crate) fn assert_field(status: &Status, field: &str) {
 #[track_caller]
 pub(crate) fn violation(status: &Status) -> (String, String) {
     let details = status.get_error_details();
-    let violations = &details.bad_request().expect("no BadRequest").field_violations;
+    let violations = &details
+        .bad_request()
+        .expect("no BadRequest")
+        .field_violations;
     match violations.as_slice() {
         [one] => (one.field.clone(), one.description.clone()),
         other => panic!("{other:?}"),

@@ -52,7 +52,10 @@ impl Session {
         let (up, frames) = mpsc::channel(FRAMES);
         let mut chat = chat.clone();
         // That it returns shows that headers come before hello.
-        let down = soon(chat.converse(ReceiverStream::new(frames))).await.unwrap().into_inner();
+        let down = soon(chat.converse(ReceiverStream::new(frames)))
+            .await
+            .unwrap()
+            .into_inner();
         Self {
             up: Some(up),
             down,

@@ -1,0 +1,195 @@
+//! The program as a child process: start, kill, signals, exit.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long the program may take to listen, or to make a token.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How many lines of the server's output are kept.
+const KEPT_LINES: usize = 1_024;
+/// Listens on any free port.
+pub(super) const ANY_PORT: &str = "127.0.0.1:0";
+
+/// A running `duologue serve`. It is killed when this is dropped.
+pub(super) struct Server {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    printed: Vec<String>,
+    _reader: JoinSet<()>,
+    log: PathBuf,
+    grpc: SocketAddr,
+}
+
+impl Server {
+    /// Starts the program in a folder and waits until it has printed where it
+    /// listens.
+    pub(super) async fn start(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
+        let log = folder.join("serve.log");
+        let errors = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .context("cannot write the server's log")?;
+        let mut child = Command::new(program)
+            .arg("serve")
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let stdout = child.stdout.take().context("the server has no output")?;
+        let (sender, lines) = mpsc::channel(KEPT_LINES);
+        let mut reader = JoinSet::new();
+        reader.spawn(keep_lines(stdout, sender));
+        let mut server = Self {
+            child,
+            lines,
+            printed: Vec::new(),
+            _reader: reader,
+            log,
+            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        server.grpc = server.wait_for_address().await?;
+        Ok(server)
+    }
+
+    /// Where it serves gRPC.
+    pub(super) fn grpc(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// The first lines that it prints; waits for those that are missing.
+    pub(super) async fn first_lines(&mut self, count: usize) -> Result<&[String]> {
+        while self.printed.len() < count {
+            self.read_line().await?;
+        }
+        Ok(&self.printed[..count])
+    }
+
+    /// Sends SIGKILL, without waiting for the end.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        self.child.start_kill().context("cannot kill the server")
+    }
+
+    /// Sends SIGTERM.
+    pub(super) async fn terminate(&self) -> Result<()> {
+        let process = self.child.id().context("the server has ended already")?;
+        let status = Command::new("kill")
+            .args(["-TERM", &process.to_string()])
+            .status()
+            .await
+            .context("cannot run kill")?;
+        ensure!(status.success(), "the server has ended already");
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub(super) async fn ended(&mut self, limit: Duration) -> Result<ExitStatus> {
+        match timeout(limit, self.child.wait()).await {
+            Ok(status) => status.context("cannot wait for the server"),
+            Err(_) => bail!("the server has not ended within {} s", limit.as_secs()),
+        }
+    }
+
+    /// The first printed `address:port` of a line about gRPC.
+    async fn wait_for_address(&mut self) -> Result<SocketAddr> {
+        loop {
+            let line = self.read_line().await?;
+            if !line.to_ascii_lowercase().contains("grpc") {
+                continue;
+            }
+            if let Some(address) = address_in(&line) {
+                return Ok(address);
+            }
+        }
+    }
+
+    async fn read_line(&mut self) -> Result<String> {
+        let Ok(line) = timeout(START_LIMIT, self.lines.recv()).await else {
+            bail!("the server prints nothing more; {}", self.evidence());
+        };
+        let Some(line) = line else {
+            bail!("the server has closed its output; {}", self.evidence());
+        };
+        self.printed.push(line.clone());
+        Ok(line)
+    }
+
+    /// What it has said so far.
+    fn evidence(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        format!(
+            "it printed:\n{}\nand logged:\n{log}",
+            self.printed.join("\n")
+        )
+    }
+}
+
+/// Reads everything, so that the server never waits for a reader, and keeps the
+/// first lines.
+async fn keep_lines(stdout: ChildStdout, kept: mpsc::Sender<String>) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        // When it is full, nobody waits for more.
+        let _ = kept.try_send(line);
+    }
+}
+
+/// Makes a token as a person would.
+pub(super) async fn token(program: &Path, folder: &Path, user: &str) -> Result<String> {
+    let output = Command::new(program)
+        .args(["token", user, "--data", "data"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let Ok(output) = timeout(START_LIMIT, output).await else {
+        bail!("`duologue token` does not end");
+    };
+    let output = output.context("cannot run `duologue token`")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "`duologue token` failed:\n{errors}"
+    );
+    let token = String::from_utf8(output.stdout).context("a token is not UTF-8")?;
+    let token = token.trim_end();
+    let bare = !token.is_empty() && !token.contains(char::is_whitespace);
+    ensure!(bare, "`duologue token` prints more than the bare token");
+    Ok(token.to_owned())
+}
+
+/// The first `address:port` of a line, also within a URL.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    line.split(|c: char| c.is_whitespace() || matches!(c, '/' | ',' | ';' | '(' | ')' | '='))
+        .find_map(|word| word.trim_end_matches('.').parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_alone_and_within_a_url() {
+        let expected = Some(SocketAddr::from(([127, 0, 0, 1], 4711)));
+        assert_eq!(address_in("gRPC listens on 127.0.0.1:4711"), expected);
+        assert_eq!(
+            address_in("gRPC   http://127.0.0.1:4711/ (plain)"),
+            expected
+        );
+        assert_eq!(address_in("grpc=127.0.0.1:4711, ready."), expected);
+        assert_eq!(address_in("gRPC is on"), None);
+    }
+}
