@@ -740,12 +740,38 @@ pub mod converse_response {
         Goodbye(super::Goodbye),
     }
 }
-/// Opens a session that only receives.
+/// Opens a session that only receives. Its fields are those of `Hello`, with the
+/// same meaning, limits and errors; all may be absent.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SubscribeRequest {
-    /// As the first frame of `Converse`. May be absent: a device with no history.
-    #[prost(message, optional, tag = "1")]
-    pub hello: ::core::option::Option<Hello>,
+    /// The installation of the client; together with `connect_number` or not at all.
+    #[prost(string, optional, tag = "1")]
+    pub device_id: ::core::option::Option<::prost::alloc::string::String>,
+    /// Rises with every connect of this device.
+    #[prost(uint64, optional, tag = "2")]
+    pub connect_number: ::core::option::Option<u64>,
+    /// The history that token and positions belong to. Empty: none known.
+    #[prost(string, tag = "3")]
+    pub history_id: ::prost::alloc::string::String,
+    /// From the last `CaughtUp`. Empty: none.
+    #[prost(string, tag = "4")]
+    pub sync_token: ::prost::alloc::string::String,
+    /// The last sequence that the device holds without a gap, by conversation. At
+    /// most 500.
+    #[prost(message, repeated, tag = "5")]
+    pub positions: ::prost::alloc::vec::Vec<Position>,
+    /// Cursor moves that the device has not seen confirmed. At most 500.
+    #[prost(message, repeated, tag = "6")]
+    pub cursors: ::prost::alloc::vec::Vec<AdvanceCursor>,
+    /// The client program's name; at most 64 bytes.
+    #[prost(string, tag = "7")]
+    pub client_name: ::prost::alloc::string::String,
+    /// The client program's version; at most 64 bytes.
+    #[prost(string, tag = "8")]
+    pub client_version: ::prost::alloc::string::String,
+    /// Optional behaviours that the client knows; at most 16 of at most 64 bytes.
+    #[prost(string, repeated, tag = "9")]
+    pub features: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One frame from the server in `Subscribe`: `ConverseResponse` without the
 /// answers to sends, with the same field numbers, so that both read each other.

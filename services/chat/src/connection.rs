@@ -24,9 +24,9 @@ use crate::registry::Handle;
 use crate::session::{Effect, Input, Now, Session};
 
 /// What is awaited after the session's end (its route's removal) at most.
-const LEAVING: Duration = Duration::from_secs(5);
+pub const LEAVING: Duration = Duration::from_secs(5);
 /// Frames and results that are taken together.
-const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 64;
 
 type Pending = Pin<Box<dyn Future<Output = Option<Input>> + Send>>;
 
@@ -276,7 +276,12 @@ fn is_from_device(input: &Input) -> bool {
 
 fn take_up(item: Option<Result<(Ref, Up), Gone>>, up_ended: &mut bool, inputs: &mut Vec<Input>) {
     match item {
-        Some(Ok((reference, up))) => inputs.push(Input::Up(reference, up)),
+        Some(Ok((reference, up))) => {
+            if let Up::Hello(Ok(hello)) = &up {
+                tracing::debug!(client = ?hello.client, "hello");
+            }
+            inputs.push(Input::Up(reference, up));
+        }
         Some(Err(Gone)) => {
             *up_ended = true;
             inputs.push(Input::Gone);

@@ -18,9 +18,9 @@ use tokio::sync::Notify;
 use crate::session::Input;
 
 /// Bytes of announced envelopes that wait.
-const INBOX_BYTES: usize = 32 * 1024;
+pub const INBOX_BYTES: usize = 32 * 1024;
 /// Conversations, cursors or users that wait; more make the session sync or end.
-const MAX_WAITING: usize = MAX_SESSION_CONVERSATIONS;
+pub const MAX_WAITING: usize = MAX_SESSION_CONVERSATIONS;
 
 /// Where others put what a session should know.
 #[derive(Debug, Default)]

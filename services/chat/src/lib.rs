@@ -12,6 +12,7 @@ mod door;
 pub mod frame;
 mod grpc;
 mod inbox;
+pub mod limits;
 mod metrics;
 mod outbox;
 mod people;

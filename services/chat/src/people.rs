@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::core::{Core, Visibility};
 
 /// Users who are looked at together.
-const BATCH: usize = 200;
+pub const BATCH: usize = 200;
 
 /// Why presence is not told.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::outbox::DownFrame;
 /// First size of a stream's buffers: most frames are smaller.
 const BUFFER_BYTES: usize = 1024;
 /// A write to the connection takes frames up to so many bytes together.
-const WRITE_BYTES: usize = 16 * 1024;
+pub const WRITE_BYTES: usize = 16 * 1024;
 
 /// Reads a request message.
 pub(super) struct RequestDecoder<T>(PhantomData<fn() -> T>);

@@ -9,6 +9,9 @@ mod down;
 mod unary;
 mod up;
 
+pub use self::codec::WRITE_BYTES;
+pub use self::up::MAX_ECHO_BYTES;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
@@ -135,7 +138,7 @@ async fn subscribe(
 ) -> Result<Response<OutboxStream>, Status> {
     let (_, extensions, request) = request.into_parts();
     let caller = caller(&extensions)?;
-    let hello = up::hello(request.hello.unwrap_or_default())?;
+    let hello = up::hello("", up::hello_of(request))?;
     let hello = stream::once(async { Ok((0, Up::Hello(Ok(Box::new(hello))))) });
     let up: UpStream = Box::pin(hello.chain(stream::pending()));
     Ok(Response::new(door::open(

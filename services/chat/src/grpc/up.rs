@@ -17,7 +17,7 @@ use crate::frame::{
 };
 
 /// Of an id that breaks its rule so much is echoed.
-const MAX_ECHO_BYTES: usize = 128;
+pub const MAX_ECHO_BYTES: usize = 128;
 
 /// A field that is outside its rule.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl From<Invalid> for Refusal {
 /// A frame of `Converse`. Also takes the send from the user's rate.
 pub(super) fn frame(core: &Core, user: &UserId, request: wire::ConverseRequest) -> (Ref, Up) {
     let up = match request.frame {
-        Some(Frame::Hello(hello)) => Up::Hello(self::hello(hello).map(Box::new)),
+        Some(Frame::Hello(hello)) => Up::Hello(self::hello("hello.", hello).map(Box::new)),
         Some(Frame::SendMessage(send)) => send_message(core, user, send),
         Some(Frame::Abandon(abandon)) => self::abandon(&abandon),
         Some(Frame::AdvanceCursor(advance)) => match self::advance(&advance) {
@@ -163,85 +163,98 @@ fn advance(advance: &wire::AdvanceCursor) -> Result<Advance, CursorRejection> {
     })
 }
 
-/// `Hello`, by either door.
-pub(super) fn hello(hello: wire::Hello) -> Result<Hello, Refusal> {
+/// `Hello`, by either door; `at` stands before the names of its fields.
+pub(super) fn hello(at: &'static str, hello: wire::Hello) -> Result<Hello, Refusal> {
+    bounded(at, "client_name", &hello.client_name, MAX_CLIENT_NAME_BYTES)?;
     bounded(
-        "hello.client_name",
-        &hello.client_name,
-        MAX_CLIENT_NAME_BYTES,
-    )?;
-    bounded(
-        "hello.client_version",
+        at,
+        "client_version",
         &hello.client_version,
         MAX_CLIENT_NAME_BYTES,
     )?;
-    bounded("hello.sync_token", &hello.sync_token, MAX_TOKEN_BYTES)?;
-    counted("hello.features", hello.features.len(), MAX_FEATURES)?;
+    bounded(at, "sync_token", &hello.sync_token, MAX_TOKEN_BYTES)?;
+    counted(at, "features", hello.features.len(), MAX_FEATURES)?;
     for feature in &hello.features {
-        bounded("hello.features", feature, MAX_CLIENT_NAME_BYTES)?;
+        bounded(at, "features", feature, MAX_CLIENT_NAME_BYTES)?;
     }
-    counted("hello.positions", hello.positions.len(), MAX_POSITIONS)?;
-    counted("hello.cursors", hello.cursors.len(), MAX_POSITIONS)?;
+    counted(at, "positions", hello.positions.len(), MAX_POSITIONS)?;
+    counted(at, "cursors", hello.cursors.len(), MAX_POSITIONS)?;
     if !hello.access_token.is_empty() {
         return Err(Refusal::field(
-            "hello.access_token",
+            format!("{at}access_token"),
             "is for WebSocket only; give the token as authorization metadata",
         ));
     }
     let history_id = (!hello.history_id.is_empty()).then(|| HistoryId::parse(&hello.history_id));
     Ok(Hello {
-        device: device(&hello)?,
+        device: device(at, &hello)?,
         history_id: history_id
             .transpose()
-            .map_err(|error| Refusal::field("hello.history_id", error))?,
-        positions: positions(&hello.positions)?,
+            .map_err(|error| Refusal::field(format!("{at}history_id"), error))?,
+        positions: positions(at, &hello.positions)?,
         cursors: hello.cursors.iter().map(advance).collect(),
         client: format!("{} {}", hello.client_name, hello.client_version),
         sync_token: hello.sync_token,
     })
 }
 
-fn device(hello: &wire::Hello) -> Result<Option<(DeviceId, u64)>, Refusal> {
+/// What `Subscribe` says in place of `Hello`.
+pub(super) fn hello_of(request: wire::SubscribeRequest) -> wire::Hello {
+    wire::Hello {
+        device_id: request.device_id,
+        connect_number: request.connect_number,
+        history_id: request.history_id,
+        sync_token: request.sync_token,
+        positions: request.positions,
+        cursors: request.cursors,
+        client_name: request.client_name,
+        client_version: request.client_version,
+        features: request.features,
+        access_token: String::new(),
+    }
+}
+
+fn device(at: &str, hello: &wire::Hello) -> Result<Option<(DeviceId, u64)>, Refusal> {
     match (&hello.device_id, hello.connect_number) {
         (None, None) => Ok(None),
         (Some(device), Some(number)) => {
-            let invalid = |error: InvalidId| Refusal::field("hello.device_id", error);
+            let invalid = |error: InvalidId| Refusal::field(format!("{at}device_id"), error);
             Ok(Some((DeviceId::parse(device).map_err(invalid)?, number)))
         }
         (Some(_), None) => Err(Refusal::field(
-            "hello.connect_number",
+            format!("{at}connect_number"),
             "must be given with device_id",
         )),
         (None, Some(_)) => Err(Refusal::field(
-            "hello.device_id",
+            format!("{at}device_id"),
             "must be given with connect_number",
         )),
     }
 }
 
-fn positions(positions: &[wire::Position]) -> Result<Vec<(UserId, Seq)>, Refusal> {
+fn positions(at: &str, positions: &[wire::Position]) -> Result<Vec<(UserId, Seq)>, Refusal> {
     let parse = |position: &wire::Position| {
         let peer = UserId::parse(&position.peer)
-            .map_err(|error| Refusal::field("hello.positions.peer", error))?;
+            .map_err(|error| Refusal::field(format!("{at}positions.peer"), error))?;
         Ok((peer, Seq(position.seq)))
     };
     positions.iter().map(parse).collect()
 }
 
-fn bounded(field: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+fn bounded(at: &str, field: &str, text: &str, max: usize) -> Result<(), Refusal> {
     if text.len() <= max {
         return Ok(());
     }
     let detail = format!("is {} bytes long; at most {max} are allowed", text.len());
-    Err(Refusal::field(field, detail))
+    Err(Refusal::field(format!("{at}{field}"), detail))
 }
 
-fn counted(field: &'static str, count: usize, max: usize) -> Result<(), Refusal> {
+fn counted(at: &str, field: &str, count: usize, max: usize) -> Result<(), Refusal> {
     if count <= max {
         return Ok(());
     }
     Err(Refusal::field(
-        field,
+        format!("{at}{field}"),
         format!("has {count} entries; at most {max} are allowed"),
     ))
 }

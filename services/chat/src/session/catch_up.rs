@@ -21,11 +21,11 @@ use super::{Effect, Now, RETRY_PAUSE, Session};
 use crate::frame::Down;
 
 /// Bytes of envelopes in one read; each read under way reserves them.
-pub(super) const READ_BYTES: usize = 16 * 1024;
+pub const READ_BYTES: usize = 16 * 1024;
 /// Messages in one read.
-const READ_MESSAGES: usize = 256;
+pub const READ_MESSAGES: usize = 256;
 /// Reads under way at once.
-const MAX_READS: usize = 2;
+pub const MAX_READS: usize = 2;
 
 /// `shown` of a conversation that was announced and that no sync has listed. It
 /// waits for the first sync: only that knows where it starts.

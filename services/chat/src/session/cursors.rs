@@ -17,7 +17,7 @@ use super::{Effect, Now, Phase, Session};
 use crate::frame::{Advance, CursorRejectedReason, CursorRejection, Down, Ref};
 
 /// Moves without an answer, after which the server stops reading the stream.
-const MAX_MOVES: usize = 1_024;
+pub const MAX_MOVES: usize = 1_024;
 
 /// The cursor moves that are not answered.
 #[derive(Debug, Default)]

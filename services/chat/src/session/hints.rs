@@ -12,9 +12,9 @@ use super::Session;
 use crate::frame::Down;
 
 /// Users whose presence may wait for a device that does not read.
-const MAX_PRESENCE: usize = 1_000;
+pub const MAX_PRESENCE: usize = 1_000;
 /// Cursors that may wait: both of every conversation.
-const MAX_RECEIPTS: usize = 2 * MAX_SESSION_CONVERSATIONS;
+pub const MAX_RECEIPTS: usize = 2 * MAX_SESSION_CONVERSATIONS;
 /// More than a receipt or a presence takes in the outbox.
 const HINT_BYTES: usize = 256;
 

@@ -18,6 +18,11 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use self::catch_up::{MAX_READS, READ_BYTES, READ_MESSAGES};
+pub use self::cursors::MAX_MOVES;
+pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS};
+pub use self::sync::{KEPT_LEVEL, PAGE_BYTES, PAGE_CONVERSATIONS};
+
 use std::time::Duration;
 
 use duologue_proto::history::{

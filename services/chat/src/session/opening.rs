@@ -74,7 +74,7 @@ impl Session {
         let highest = now.wall.plus(MAX_CONNECT_NUMBER_AHEAD).0;
         if *number > highest {
             return Err(Refusal::field(
-                "hello.connect_number",
+                "connect_number",
                 format_args!(
                     "is more than a day ahead of the server's clock (at most {highest} now); \
                      use milliseconds since 1970"

@@ -20,12 +20,12 @@ use super::{Effect, Now, Phase, RETRY_PAUSE, Session};
 use crate::frame::{Down, GoodbyeReason};
 
 /// Conversations on one page of a sync.
-const PAGE_CONVERSATIONS: usize = 100;
+pub const PAGE_CONVERSATIONS: usize = 100;
 /// Room that a page's cursors may take in the outbox.
-const PAGE_BYTES: usize = 32 * 1024;
+pub const PAGE_BYTES: usize = 32 * 1024;
 /// From so many on, the state of conversations that are level is not kept:
 /// they start again at the sync's time, should they become active.
-const KEPT_LEVEL: usize = MAX_SESSION_CONVERSATIONS / 2;
+pub const KEPT_LEVEL: usize = MAX_SESSION_CONVERSATIONS / 2;
 
 /// The syncs of one session.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl Session {
             }
             Err(HistoryError::InvalidSyncToken) => self.break_off(Refusal::new(
                 Reason::InvalidSyncToken,
-                "hello.sync_token is garbled or belongs to another user or history; \
+                "sync_token is garbled or belongs to another user or history; \
                  connect without it",
             )),
             Err(error) => {
