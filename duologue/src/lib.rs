@@ -4,6 +4,8 @@
 //! It wires chat's ports to history and presence; no service's rule stands here.
 
 mod cli;
+#[cfg(test)]
+mod docs;
 mod health;
 pub mod ports;
 mod send;

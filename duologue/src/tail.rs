@@ -54,20 +54,24 @@ pub(crate) async fn run(args: TailArgs) -> anyhow::Result<()> {
 /// Waits until nobody reads the output any longer, though nothing is written.
 #[cfg(unix)]
 async fn unread() {
-    use tokio::io::{Interest, unix::AsyncFd};
+    use std::os::fd::AsFd as _;
+    use tokio::io::Interest;
+    use tokio::net::unix::pipe::Sender;
+    // Unchecked: the output stays as it is, blocking, since others may share it.
     // A file cannot be watched, and has no reader that may go.
-    if let Ok(output) = AsyncFd::with_interest(std::io::stdout(), Interest::ERROR)
+    let output = std::io::stdout().as_fd().try_clone_to_owned();
+    if let Ok(output) = output.and_then(Sender::from_owned_fd_unchecked)
         && output.ready(Interest::ERROR).await.is_ok()
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Only noticed at the next write there.
 #[cfg(not(unix))]
 async fn unread() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Writes one line at once. False if nobody reads any longer.

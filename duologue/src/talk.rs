@@ -1,7 +1,7 @@
 //! `duologue talk`: a conversation in the terminal.
 
 pub(crate) mod connection;
-mod screen;
+pub(crate) mod screen;
 
 use std::collections::BTreeSet;
 
@@ -30,9 +30,9 @@ pub(crate) struct TalkArgs {
 }
 
 /// Messages shown at the start.
-const HISTORY: u16 = 20;
+pub(crate) const HISTORY: u16 = 20;
 /// Own messages that are not stored; more lines wait.
-const MAX_UNSTORED: usize = 256;
+pub(crate) const MAX_UNSTORED: usize = 256;
 
 pub(crate) async fn run(args: TalkArgs) -> anyhow::Result<()> {
     let (client, mut events) = args.connect.builder()?.start().await?;

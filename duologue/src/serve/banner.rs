@@ -17,7 +17,7 @@ use super::keys::Keys;
 use crate::cli::Cli;
 
 /// How long the tokens live that a server in memory prints.
-const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 /// Prints the effective value of every flag; secrets hidden.
 #[expect(clippy::print_stdout, reason = "this is what --check-config is for")]

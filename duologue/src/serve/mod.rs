@@ -3,7 +3,7 @@
 //! It wires chat's ports to history and presence by calls of functions, and owns
 //! the order in which things start and end.
 
-mod banner;
+pub(crate) mod banner;
 pub(crate) mod config;
 mod keys;
 mod store;

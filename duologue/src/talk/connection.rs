@@ -11,7 +11,7 @@ use duologue_runtime::clock::SystemClock;
 
 /// How long a token that is signed here is good for; a new one is signed for
 /// every connect.
-const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+pub(crate) const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
 
 /// The server, and who the caller is.
 #[derive(Args)]

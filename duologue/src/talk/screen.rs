@@ -7,7 +7,7 @@ use rustyline::{DefaultEditor, ExternalPrinter};
 use tokio::sync::mpsc;
 
 /// Lines that were typed and wait.
-const LINES: usize = 16;
+pub(crate) const LINES: usize = 16;
 
 /// Where lines are shown.
 pub(crate) struct Screen(Output);

@@ -62,7 +62,7 @@ async fn drains(setup: &Setup, folder: &Path) -> Result<Duration> {
         .await?;
 
     let told = Instant::now();
-    server.terminate().await?;
+    server.signal("TERM").await?;
     session.expect_shutting_down().await?;
     let status = server.ended(GRACE).await?;
     ensure!(status.success(), "a drained server ended with {status}");
@@ -86,14 +86,18 @@ async fn ends_at_once(setup: &Setup, folder: &Path) -> Result<Duration> {
         .next_until(|frame| matches!(frame, Down::CaughtUp(_)))
         .await?;
 
-    server.terminate().await?;
+    server.signal("TERM").await?;
     session.expect_shutting_down().await?;
     let told = Instant::now();
     server
-        .terminate()
+        .signal("TERM")
         .await
         .context("nothing held the drain up: this shows nothing of a second signal")?;
-    server.ended(AT_ONCE).await?;
+    let status = server.ended(AT_ONCE).await?;
+    ensure!(
+        !status.success(),
+        "it ended by itself: this shows nothing of a second signal"
+    );
     Ok(told.elapsed())
 }
 

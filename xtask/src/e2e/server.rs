@@ -83,11 +83,11 @@ impl Server {
         self.child.start_kill().context("cannot kill the server")
     }
 
-    /// Sends SIGTERM.
-    pub(super) async fn terminate(&self) -> Result<()> {
+    /// Sends a signal, by its name without `SIG`.
+    pub(super) async fn signal(&self, name: &str) -> Result<()> {
         let process = self.child.id().context("the server has ended already")?;
         let status = Command::new("kill")
-            .args(["-TERM", &process.to_string()])
+            .args(["-s", name, &process.to_string()])
             .status()
             .await
             .context("cannot run kill")?;

@@ -13,12 +13,12 @@ use duologue_client::{
     Stored, SystemEnvironment, UnixMillis, UserId,
 };
 
-/// Sends without an answer, after which this user waits; a server stops reading a
-/// little later.
-const WINDOW: usize = 250;
-/// Sends are made in bursts of at least as many: so many of them are on their way
-/// at once.
-const MIN_BURST: usize = 50;
+/// Sends without an answer, after which this user waits. Twice as many of both users
+/// are fewer than the messages in which a server looks for an earlier copy.
+const WINDOW: usize = 80;
+/// Sends are made in bursts of as many. Up to 30, `try_join_all` polls them in their
+/// order each time, so that it is the order of the messages.
+const BURST: usize = 30;
 /// Messages asked for at once when the history is compared.
 const PAGE: u16 = 200;
 
@@ -94,19 +94,20 @@ impl Side {
         })
     }
 
-    /// Sends a burst if there is room for one; says how many messages it has.
-    pub(super) async fn send_burst(&mut self) -> Result<usize> {
-        let room = WINDOW.saturating_sub(self.open.len());
-        if room < MIN_BURST {
-            return Ok(0);
-        }
-        for _ in 0..room {
-            let text = format!("{} says {}", self.user, self.sent.len() + 1);
-            let id = self.client.send(&self.peer, text.as_str()).await?;
-            self.open.insert(id.clone());
-            self.sent.push((id, text));
-        }
-        Ok(room)
+    /// Whether there is room for a burst.
+    pub(super) fn has_room(&self) -> bool {
+        self.open.len() + BURST <= WINDOW
+    }
+
+    /// Sends a burst: all of it is on its way before the first answer.
+    pub(super) async fn send_burst(&mut self) -> Result<()> {
+        let numbers = self.sent.len() + 1..=self.sent.len() + BURST;
+        let texts: Vec<_> = numbers.map(|n| format!("{} says {n}", self.user)).collect();
+        let sends = texts.iter().map(|text| self.client.send(&self.peer, text));
+        let ids = futures_util::future::try_join_all(sends).await?;
+        self.open.extend(ids.iter().cloned());
+        self.sent.extend(ids.into_iter().zip(texts));
+        Ok(())
     }
 
     /// The next event. May be cancelled without losing one.
