@@ -22,7 +22,7 @@ pub const MAX_SYNC_PAGE: usize = 1_024;
 /// are listed instead, which is never wrong.
 pub const MAX_SYNC_ROWS: usize = 16_384;
 /// Activity rows read at once.
-pub const ROWS_AT_ONCE: usize = 1_024;
+pub const SYNC_ROWS_AT_ONCE: usize = 1_024;
 /// Conversations whose heads and cursors are read at the same time.
 pub const READS_AT_ONCE: usize = 16;
 
@@ -114,12 +114,12 @@ impl Shared {
     ) -> Result<Option<BTreeSet<UserId>>, StoreError> {
         let mut peers = BTreeSet::new();
         let mut last = None;
-        for _ in 0..MAX_SYNC_ROWS / ROWS_AT_ONCE {
+        for _ in 0..MAX_SYNC_ROWS / SYNC_ROWS_AT_ONCE {
             let rows = self
                 .store
-                .activity_from(&request.user, first, last.as_ref(), ROWS_AT_ONCE)
+                .activity_from(&request.user, first, last.as_ref(), SYNC_ROWS_AT_ONCE)
                 .await?;
-            let at_end = rows.len() < ROWS_AT_ONCE;
+            let at_end = rows.len() < SYNC_ROWS_AT_ONCE;
             last = rows.last().cloned();
             for row in rows {
                 if Some(&row.peer) > request.after.as_ref() {

@@ -32,7 +32,7 @@ pub const CHUNK_ROWS: usize = 1_024;
 /// Rows walked for one page, after which it ends early, with a token.
 pub const MAX_ROWS: usize = 4_096;
 /// Rows read at once.
-pub const ROWS_AT_ONCE: usize = 256;
+pub const LIST_ROWS_AT_ONCE: usize = 256;
 
 impl History {
     /// Lists conversations by recency. A page may hold fewer than asked for,
@@ -131,8 +131,13 @@ impl Shared {
         let mut walked = 0;
         while walked < MAX_ROWS {
             let chunk = self.chunk(&request.user, place.before.as_ref()).await?;
-            let Some(end) = chunk.last().cloned() else {
+            let (Some(start), Some(end)) = (chunk.first(), chunk.last().cloned()) else {
                 return Ok((page.summaries, None));
+            };
+            // The next page must meet the same chunk, whatever was added above.
+            place.before = match place.before {
+                Some(before) if before.window == start.window => Some(before),
+                _ => above(start.window),
             };
             walked += chunk.len();
             let ranks = self
@@ -163,14 +168,17 @@ impl Shared {
         let mut chunk: Vec<Activity> = Vec::new();
         while chunk.len() < CHUNK_ROWS {
             let from = chunk.last().or(before);
-            let rows = self.store.activity_back(user, from, ROWS_AT_ONCE).await?;
+            let rows = self
+                .store
+                .activity_back(user, from, LIST_ROWS_AT_ONCE)
+                .await?;
             let window = chunk.first().or(rows.first()).map(|row| row.window);
             let same = rows
                 .into_iter()
                 .take_while(|row| Some(row.window) == window);
             let had = chunk.len();
             chunk.extend(same);
-            if chunk.len() - had < ROWS_AT_ONCE {
+            if chunk.len() - had < LIST_ROWS_AT_ONCE {
                 break;
             }
         }
@@ -284,6 +292,14 @@ impl Shared {
         };
         Ok(head.sent[peer_side].saturating_sub(seen))
     }
+}
+
+/// Above every row of a window, and below every other row above it: no user id
+/// sorts before this one.
+fn above(window: Window) -> Option<Activity> {
+    let peer = UserId::parse("+").ok()?;
+    let window = Window(window.0.saturating_add(1));
+    Some(Activity { window, peer })
 }
 
 /// When the last messages of the conversations met on this page were accepted:

@@ -5,4 +5,4 @@
 mod conversations;
 mod messages;
 
-pub use self::conversations::{CHUNK_ROWS, MAX_ROWS, ROWS_AT_ONCE};
+pub use self::conversations::{CHUNK_ROWS, LIST_ROWS_AT_ONCE, MAX_ROWS};

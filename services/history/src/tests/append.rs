@@ -206,8 +206,16 @@ async fn the_accepted_time_never_decreases_when_the_clock_steps_back() {
         .set(start.minus(std::time::Duration::from_hours(2)));
     send(&world.history, vec![draft("b", 1)]).await;
     send(&world.replica(), vec![draft("c", 2)]).await;
+    // A replica whose clock is behind, and that knows of no other reading.
+    world.faults.hide_readings();
+    world
+        .clock
+        .set(start.minus(std::time::Duration::from_secs(5)));
+    let behind: std::sync::Arc<dyn crate::store::Store> = world.faults.clone();
+    let behind = crate::history::History::new(behind, std::sync::Arc::new(world.clock.clone()));
+    send(&behind, vec![draft("d", 3)]).await;
     let times: Vec<_> = world.stored().await.iter().map(|m| m.accepted_at).collect();
-    assert_eq!(times, [start, start, start]);
+    assert_eq!(times, [start; 4]);
 }
 
 #[tokio::test]

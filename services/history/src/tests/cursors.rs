@@ -1,1 +1,98 @@
+//! Cursors.
 
+use std::time::Duration;
+
+use duologue_proto::history::{CursorAdvanced, HistoryError};
+use duologue_proto::ids::Seq;
+use duologue_proto::message::Cursor;
+use duologue_runtime::clock::Clock as _;
+
+use super::faults::Op;
+use super::{World, fill, move_cursor, user};
+use crate::store::Window;
+
+fn at(delivered: u64, read: u64) -> Cursor {
+    Cursor {
+        delivered: Seq(delivered),
+        read: Seq(read),
+    }
+}
+
+async fn advance(world: &World, to: Cursor) -> CursorAdvanced {
+    let moved = move_cursor(&world.history, "bob", "alice", to);
+    moved.await.unwrap()
+}
+
+fn stored(delivered: u64, read: u64, moved: bool) -> CursorAdvanced {
+    CursorAdvanced::Stored {
+        cursor: at(delivered, read),
+        moved,
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_moves_forward_and_never_back() {
+    let world = World::new();
+    fill(&world.history, 1, 5).await;
+    assert_eq!(advance(&world, at(3, 1)).await, stored(3, 1, true));
+    assert_eq!(advance(&world, at(2, 2)).await, stored(3, 2, true));
+    assert_eq!(advance(&world, at(2, 1)).await, stored(3, 2, false));
+    assert_eq!(advance(&world, at(0, 5)).await, stored(5, 5, true));
+    let mine = world
+        .memory
+        .cursors(&user("bob"), &user("alice"))
+        .await
+        .unwrap();
+    assert_eq!((mine.own, mine.peer), (at(5, 5), at(0, 0)));
+}
+
+#[tokio::test]
+async fn a_cursor_above_the_head_is_refused_and_changes_nothing() {
+    let world = World::new();
+    let above = |head| CursorAdvanced::AboveHead { head: Seq(head) };
+    assert_eq!(advance(&world, at(1, 0)).await, above(0));
+    fill(&world.history, 1, 2).await;
+    assert_eq!(advance(&world, at(2, 3)).await, above(2));
+    assert_eq!(advance(&world, at(0, 0)).await, stored(0, 0, false));
+    // A head that another replica has just raised is seen.
+    fill(&world.replica(), 3, 1).await;
+    assert_eq!(advance(&world, at(3, 0)).await, stored(3, 0, true));
+}
+
+#[tokio::test]
+async fn a_move_that_changes_nothing_marks_the_present_once() {
+    let world = World::new();
+    fill(&world.history, 1, 1).await;
+    advance(&world, at(1, 1)).await;
+    world.clock.advance(Duration::from_hours(1));
+    world.faults.take_log();
+    let mark = Op::Activity(Window::of(world.clock.now()));
+    for marks in [1, 0] {
+        assert_eq!(advance(&world, at(1, 1)).await, stored(1, 1, false));
+        let log = world.faults.take_log();
+        assert_eq!(log.iter().filter(|op| **op == mark).count(), marks);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_write_of_a_paused_writer_is_marked_again() {
+    let world = World::new();
+    fill(&world.history, 1, 1).await;
+    let clock = world.clock.clone();
+    // The third operation is the write.
+    let pause = async move { clock.advance(Duration::from_mins(20)) };
+    world.faults.take_log();
+    world.faults.before_op(2, Box::new(|| Box::pin(pause)));
+    assert_eq!(advance(&world, at(1, 1)).await, stored(1, 1, true));
+    let mark = Op::Activity(Window::of(world.clock.now()));
+    assert_eq!(world.faults.take_log().last(), Some(&mark));
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_unavailable() {
+    let world = World::new();
+    fill(&world.history, 1, 1).await;
+    world.faults.fail_reads(1);
+    let moved = move_cursor(&world.history, "bob", "alice", at(1, 1));
+    assert!(matches!(moved.await, Err(HistoryError::Unavailable { .. })));
+}

@@ -65,6 +65,7 @@ struct State {
     log: Vec<Op>,
     intruder: Option<(usize, Intruder)>,
     usurped: u64,
+    readings_hidden: bool,
 }
 
 /// The store with its faults.
@@ -105,6 +106,11 @@ impl FaultyStore {
 
     pub(super) fn fail_reads(&self, count: usize) {
         self.state().failing_reads = count;
+    }
+
+    /// As if other replicas' readings were not known yet.
+    pub(super) fn hide_readings(&self) {
+        self.state().readings_hidden = true;
     }
 
     pub(super) fn fail_rows(&self, count: usize) {
@@ -262,6 +268,9 @@ impl Store for FaultyStore {
     }
 
     fn highest_reading(&self) -> UnixMillis {
+        if self.state().readings_hidden {
+            return UnixMillis::default();
+        }
         self.inner.highest_reading()
     }
 

@@ -12,9 +12,11 @@ mod sync;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use duologue_proto::history::{Appended, Draft, Intent, Run, UnsettledReason};
+use duologue_proto::history::{
+    Appended, CursorAdvanced, Draft, HistoryError, Intent, Run, UnsettledReason,
+};
 use duologue_proto::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
-use duologue_proto::message::Envelope;
+use duologue_proto::message::{Cursor, Envelope};
 use duologue_runtime::clock::{Clock, ManualClock, SeededRandom};
 
 use crate::history::History;
@@ -156,4 +158,13 @@ fn ids(stored: &[Envelope]) -> Vec<&str> {
         .iter()
         .map(|envelope| envelope.message_id.as_str())
         .collect()
+}
+
+async fn move_cursor(
+    history: &History,
+    of: &str,
+    peer: &str,
+    to: Cursor,
+) -> Result<CursorAdvanced, HistoryError> {
+    history.advance_cursor(&user(of), &user(peer), to).await
 }

@@ -71,12 +71,12 @@ impl Simulation {
         let random = SeededRandom::new(seed);
         let shared: Arc<dyn Clock> = clock.clone();
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&shared), &random));
-        let faulty = |_| {
+        let make = |_| {
             let seed = random.number();
             let faults = FaultyStore::chaotic(Arc::clone(&memory), Arc::clone(&shared), seed);
             Arc::new(faults)
         };
-        let faults: Vec<_> = (0..3).map(faulty).collect();
+        let faults: Vec<_> = (0..3).map(make).collect();
         let replica = |faults: &Arc<FaultyStore>| {
             History::new(Arc::clone(faults) as Arc<dyn Store>, Arc::clone(&shared))
         };
