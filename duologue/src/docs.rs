@@ -1,5 +1,6 @@
 //! Compares `docs/` with the code, so that none of its tables can be wrong.
 
+mod architecture;
 mod configuration;
 mod errors;
 mod limits;

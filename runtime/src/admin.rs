@@ -36,7 +36,7 @@ pub const MAX_REQUEST_HEAD_BYTES: usize = 16 * 1024;
 /// A connection ends after this long, whatever it does.
 pub const MAX_CONNECTION_AGE: Duration = Duration::from_mins(1);
 /// How long requests under way may take at the end.
-const GRACE: Duration = Duration::from_secs(1);
+pub const GRACE: Duration = Duration::from_secs(1);
 
 /// Whether the process may get calls: every registered check must be ready.
 #[derive(Debug, Clone, Default)]

@@ -169,6 +169,7 @@ fn default_of(arg: &Arg) -> String {
     }
     let defaults = arg.get_default_values().iter();
     let defaults: Vec<_> = defaults
+        .filter(|value| !value.is_empty())
         .map(|value| code(&value.to_string_lossy()))
         .collect();
     defaults.join(", ")

@@ -63,14 +63,8 @@ fn write_command(page: &mut String, command: &Command) {
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
-    let also = if name == "serve" {
-        " Also what runs without a subcommand."
-    } else {
-        ""
-    };
-    let about = about.trim_end_matches('.');
     // Writing to a string does not fail.
-    let _ = writeln!(page, "\n## duologue {name}\n\n{about}.{also}\n");
+    let _ = writeln!(page, "\n## duologue {name}\n\n{about}.\n");
     let arguments: Vec<_> = command.get_positionals().collect();
     for argument in &arguments {
         let value = argument.get_value_names().unwrap_or_default().join(" ");

@@ -56,7 +56,9 @@ fn every_refusal_of_a_stream_is_listed() {
     ];
     for (heading, names) in enums {
         let rows = rows(ERRORS, heading);
-        rows.iter().for_each(|row| assert_complete(row, 3));
+        for row in &rows {
+            assert_complete(row, 3);
+        }
         let listed: Vec<_> = rows.iter().map(|row| code(&row[0])).collect();
         assert_eq!(listed, names, "{heading}");
     }

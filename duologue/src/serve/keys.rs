@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use duologue_runtime::auth::{DevKey, TokenRules, VerificationKey, Verifier, load_keys};
+use duologue_runtime::auth::{DEV_KEY_FILE, DevKey, TokenRules, VerificationKey, Verifier, load_keys};
 use duologue_runtime::clock::{Clock, SystemRandom};
 
 use super::config::ServeArgs;
@@ -33,6 +33,15 @@ impl Keys {
             verification: vec![key.verifier_key()],
             development: Some(key),
         })
+    }
+
+    /// Reads what [`Keys::load`] would read, and makes nothing.
+    pub(super) fn check(args: &ServeArgs) -> anyhow::Result<()> {
+        let none_yet = args.uses_dev_key() && !args.data.join(DEV_KEY_FILE).try_exists()?;
+        if !none_yet {
+            Self::load(args)?;
+        }
+        Ok(())
     }
 
     /// What verifies tokens.

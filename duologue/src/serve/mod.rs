@@ -50,24 +50,33 @@ struct System {
 
 /// Serves until a signal, or only checks the configuration.
 pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result<()> {
-    let keys = Keys::load(&args)?;
-    let tls = tls(&args)?;
-    let tokens_by_dev_key = keys.development.is_some();
+    // Before anything is made: what is refused leaves nothing behind.
     check_exposure(
         args.grpc_listen,
-        tls.is_some(),
+        args.tls_cert.is_some(),
         args.plaintext_behind_proxy,
-        tokens_by_dev_key,
+        args.uses_dev_key(),
     )?;
+    let tls = tls(&args)?;
+    let telemetry = telemetry::init(&telemetry_config(&args))?;
+    let done = check_or_serve(args, matches, tls).await;
+    telemetry.finish().await;
+    done
+}
+
+async fn check_or_serve(
+    args: ServeArgs,
+    matches: &ArgMatches,
+    tls: Option<Tls>,
+) -> anyhow::Result<()> {
     if args.check_config {
+        Keys::check(&args)?;
         banner::print_config(matches);
         return Ok(());
     }
-    let telemetry = telemetry::init(&telemetry_config(&args))?;
+    let keys = Keys::load(&args)?;
     warn_of(&args);
-    let served = serve(args, keys, tls).await;
-    telemetry.finish().await;
-    served
+    serve(args, keys, tls).await
 }
 
 async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<()> {

@@ -26,7 +26,7 @@ pub const DEV_KEY_FILE: &str = "development-key.pem";
 
 const KEY_ID: &str = "development";
 /// A key file of ours has 119 bytes; a longer one is not ours.
-const MAX_FILE_BYTES: u64 = 4 * 1024;
+pub const MAX_DEV_KEY_FILE_BYTES: u64 = 4 * 1024;
 
 /// An Ed25519 key that signs tokens for any user.
 pub struct DevKey {
@@ -141,7 +141,7 @@ fn load(file: &Path) -> Result<Option<DevKey>, DevKeyError> {
     }
     let mut pem = Vec::new();
     opened
-        .take(MAX_FILE_BYTES)
+        .take(MAX_DEV_KEY_FILE_BYTES)
         .read_to_end(&mut pem)
         .map_err(refuse)?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)

@@ -11,7 +11,7 @@ use duologue_proto::ids::{InvalidId, UnixMillis, UserId};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 
-pub use dev_key::{DEV_KEY_FILE, DevKey, DevKeyError};
+pub use dev_key::{DEV_KEY_FILE, DevKey, DevKeyError, MAX_DEV_KEY_FILE_BYTES};
 pub use keys::{KeyError, KeyProblem, MAX_KEY_FILE_BYTES, MAX_KEYS, VerificationKey, load_keys};
 pub use token::{MAX_TOKEN_BYTES, NOT_BEFORE_LEEWAY, TokenRules, Verifier};
 

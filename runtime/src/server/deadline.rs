@@ -29,7 +29,7 @@ use crate::shutdown::Shutdown;
 pub const DEFAULT_UNARY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `grpc-timeout` longer than this is the same as none: timers go no further.
-const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
+pub const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 

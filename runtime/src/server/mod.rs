@@ -27,7 +27,7 @@ use tonic::transport::{Error, Server};
 
 pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
 pub use connection_metrics::count_connections;
-pub use deadline::DEFAULT_UNARY_DEADLINE;
+pub use deadline::{DEFAULT_UNARY_DEADLINE, MAX_TIMEOUT};
 pub use health::Health;
 pub use methods::{Method, Methods, OTHER};
 pub use reflection::add_reflection;

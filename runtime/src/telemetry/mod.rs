@@ -28,7 +28,7 @@ use crate::metrics::BuildInfo;
 /// How long the last traces may take to reach the collector.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one export may take.
-const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the crates of Duologue are called, as targets of log lines.
 const OWN_TARGET: &str = "duologue";

@@ -151,6 +151,15 @@ impl CatchUp {
         self.floor = Some(floor);
     }
 
+    /// Gives a conversation that was empty until now its start, unless it has one.
+    pub(super) fn begin(&mut self, peer: &UserId) {
+        let state = self.states.entry(peer.clone()).or_insert(State::NEW);
+        if !state.is_resolved() {
+            state.shown = Seq::ZERO;
+        }
+        self.note(peer);
+    }
+
     /// Raises the target of a conversation; makes state for it if it has none.
     fn raise(&mut self, peer: &UserId, seq: Seq) {
         let state = self.states.entry(peer.clone()).or_insert(State::NEW);
@@ -231,8 +240,12 @@ impl Session {
     }
 
     /// An own message counts as shown only if it is the next one; else it is an
-    /// announcement like any other, and will be read and pushed.
-    pub(super) fn on_own_stored(&mut self, peer: &UserId, seq: Seq) {
+    /// announcement like any other, and will be read and pushed. Where it is the
+    /// very first of its conversation, catch-up could start nowhere else.
+    pub(super) fn on_own_stored(&mut self, peer: &UserId, seq: Seq, duplicate: bool) {
+        if seq == Seq::ZERO.next() && !duplicate {
+            self.catch_up.begin(peer);
+        }
         if self.catch_up.show_next(peer, seq) {
             self.sync.shown(peer, &self.catch_up);
         } else {

@@ -205,7 +205,7 @@ impl Session {
                     accepted_at: envelope.accepted_at,
                 };
                 self.push(entry.reference, stored);
-                self.on_own_stored(peer, envelope.seq);
+                self.on_own_stored(peer, envelope.seq, duplicate);
                 // A duplicate too: the first writer may have died before this.
                 self.effects.push(Effect::Announce(envelope));
             }
