@@ -101,6 +101,7 @@ fn about(event: &Event) -> Option<&UserId> {
         Event::PresenceChanged(presence) => Some(&presence.user),
         Event::Connected(_)
         | Event::Disconnected { .. }
+        | Event::PresenceReset
         | Event::CaughtUp
         | Event::Superseded
         | Event::HistoryChanged
@@ -151,6 +152,7 @@ fn line(event: &Event) -> Value {
             "online": presence.online,
             "last_seen_ms": presence.last_seen.map(|time| time.0),
         }),
+        Event::PresenceReset => json!({"event": "presence_reset"}),
         Event::CaughtUp => json!({"event": "caught_up"}),
         Event::Superseded => json!({"event": "superseded"}),
         Event::HistoryChanged => json!({"event": "history_changed"}),

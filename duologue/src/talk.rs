@@ -125,6 +125,7 @@ impl Talk {
             Event::PresenceChanged(presence) if presence.user == self.peer => {
                 self.presence(&presence)
             }
+            Event::PresenceReset => self.ask_presence().await,
             Event::HistoryChanged => {
                 self.shown = None;
                 self.screen.show("! the server has another history now")
@@ -140,6 +141,10 @@ impl Talk {
         if self.shown.is_none() {
             self.history().await?;
         }
+        self.ask_presence().await
+    }
+
+    async fn ask_presence(&mut self) -> anyhow::Result<()> {
         match self.client.presence(&self.peer).await {
             Ok(presence) => self.presence(&presence),
             Err(error) => {

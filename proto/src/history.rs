@@ -3,6 +3,7 @@
 //! In one process these values are handed over as they are; between processes
 //! they travel as `duologue.history.v1`.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub struct Run {
 }
 
 /// One message that is not stored yet, or of which that is not known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Draft {
     /// The idempotency key.
     pub message_id: MessageId,
@@ -36,6 +37,18 @@ pub struct Draft {
     pub body: Bytes,
     /// Whether to store it if it is not found.
     pub intent: Intent,
+}
+
+/// Without what is said.
+impl fmt::Debug for Draft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Draft")
+            .field("message_id", &self.message_id)
+            .field("after_seq", &self.after_seq)
+            .field("body_bytes", &self.body.len())
+            .field("intent", &self.intent)
+            .finish()
+    }
 }
 
 /// What to do with a draft that is not stored yet.

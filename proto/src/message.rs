@@ -1,5 +1,7 @@
 //! A stored message and a user's cursor, as the services hand them around.
 
+use std::fmt;
+
 use bytes::Bytes;
 use prost::Message as _;
 
@@ -8,7 +10,7 @@ use crate::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 
 /// A stored message with its place. The wire form is encoded once, when the
 /// message is stored, and its bytes are shared ever after; cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// Its place in the conversation.
     pub seq: Seq,
@@ -24,6 +26,20 @@ pub struct Envelope {
     pub body: Bytes,
     /// `duologue.chat.v1.Envelope`, encoded.
     wire: Bytes,
+}
+
+/// Without what was said.
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope")
+            .field("seq", &self.seq)
+            .field("message_id", &self.message_id)
+            .field("sender", &self.sender)
+            .field("recipient", &self.recipient)
+            .field("accepted_at", &self.accepted_at)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// `duologue.chat.v1.Envelope` with its body left encoded: the same bytes.

@@ -56,6 +56,9 @@ impl<T> fmt::Display for Secret<T> {
     }
 }
 
+/// The longest duration that a flag takes: a year.
+pub const MAX_DURATION: Duration = Duration::from_hours(365 * 24);
+
 /// Parses a duration such as `250ms`, `30s`, `10m` or `2h`; a `value_parser`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     const RULE: &str = "is not a duration: write a whole number and ms, s, m or h, such as 30s";
@@ -73,7 +76,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number
         .checked_mul(millis_per_unit)
         .map(Duration::from_millis)
-        .ok_or_else(|| format!("`{text}` is too long a duration"))
+        .filter(|duration| *duration <= MAX_DURATION)
+        .ok_or_else(|| format!("`{text}` is too long a duration: at most 8760h"))
 }
 
 /// The effective value of every flag, as `name = value`, in the order of the

@@ -88,7 +88,7 @@ reasons! {
     /// The session has as many deferred messages as it may have.
     TooManyDeferred = "TOO_MANY_DEFERRED", ResourceExhausted;
     /// The session keeps the state of too many conversations: it must resync.
-    SessionFull = "SESSION_FULL", Aborted;
+    SessionFull = "SESSION_FULL", Unavailable;
     /// Other writers were faster, too often in a row.
     Contended = "CONTENDED", Aborted;
     /// A newer session of the device took over.

@@ -61,6 +61,9 @@ pub enum Event {
     },
     /// A user went online or offline.
     PresenceChanged(Presence),
+    /// What was told of presence is not true any longer: who is online follows,
+    /// and everybody else is offline.
+    PresenceReset,
     /// Every message that existed when the device synced has been shown.
     CaughtUp,
     /// A newer session of this device took over. The client does not connect

@@ -27,7 +27,7 @@ const CRATES: [(&str, &str); 7] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 21] = [
+const NO_LIMITS: [(&str, &str); 24] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -49,6 +49,9 @@ const NO_LIMITS: [(&str, &str); 21] = [
     ("duologue_client", "DEFAULT_SILENCE"),
     ("duologue_history", "OPERATION_BYTES"),
     ("duologue_runtime", "MIN_SWEEP_KEYS"),
+    ("duologue_chat", "FRAME"),
+    ("duologue_chat", "RESERVED_BYTES"),
+    ("duologue_history", "MAX_SEQUENCE_STEP"),
     // Told to clients where nothing else is.
     ("duologue_chat", "RETRY_AFTER"),
     // Places that no sequence has.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use duologue_runtime::auth::{DEV_KEY_FILE, DevKey, TokenRules, VerificationKey, Verifier, load_keys};
+use duologue_runtime::auth::{
+    DEV_KEY_FILE, DevKey, TokenRules, VerificationKey, Verifier, load_keys,
+};
 use duologue_runtime::clock::{Clock, SystemRandom};
 
 use super::config::ServeArgs;

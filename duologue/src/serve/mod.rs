@@ -44,6 +44,8 @@ struct System {
     history: History,
     health: Health,
     readiness: Readiness,
+    serving: ReadinessHandle,
+    store: ReadinessHandle,
     metrics: Metrics,
     shutdown: Shutdown,
 }
@@ -89,6 +91,8 @@ async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<
     let system = start(&args, shutdown).await?;
     let stack = stack(&args, &keys, &system)?;
     let routes = routes(&args, &system)?;
+    // Before anybody is told where: a caller who waits for that finds it open.
+    system.open().await?;
     banner::print_ready(
         &args,
         &keys,
@@ -162,11 +166,14 @@ async fn start(args: &ServeArgs, shutdown: Shutdown) -> anyhow::Result<System> {
         .await
         .context("history does not answer")?;
     let health = Health::new(&["duologue.chat.v1.ChatService"]).await;
+    let readiness = Readiness::default();
     Ok(System {
         chat,
         history,
         health,
-        readiness: Readiness::default(),
+        serving: readiness.register("serving"),
+        store: readiness.register("store"),
+        readiness,
         metrics,
         shutdown,
     })
@@ -210,14 +217,13 @@ impl System {
         admin: TcpListener,
         tls: Option<Tls>,
     ) -> anyhow::Result<()> {
-        let serving = self.readiness.register("serving");
         let watch = task::spawn("store watch", self.watch_store());
         let fresh = tls
             .as_ref()
             .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
         let served = CancellationToken::new();
         let admin = self.admin(admin, served.clone());
-        let drain = self.drain(args.drain_spread, serving);
+        let drain = self.drain(args.drain_spread);
         let guarded = listener::guard(listener::accepted(grpc), self.guard_config(args, tls));
         let result = server::serve(stack, routes, guarded).await;
         // It may have ended by itself.
@@ -235,27 +241,31 @@ impl System {
 }
 
 impl System {
+    /// Takes calls from now on.
+    async fn open(&self) -> anyhow::Result<()> {
+        self.history
+            .writable()
+            .context("the store does not write")?;
+        self.store.set_ready();
+        self.serving.set_ready();
+        self.health.set(true).await;
+        Ok(())
+    }
+
     /// Reports a store that has stopped writing: for good, so the process must be
     /// restarted, while reads go on.
     fn watch_store(&self) -> impl Future<Output = ()> + Send + use<> {
         /// How soon a stopped store shows in readiness and health.
         const INTERVAL: Duration = Duration::from_secs(1);
         let (history, health) = (self.history.clone(), self.health.clone());
-        let (readiness, shutdown) = (self.readiness.register("store"), self.shutdown.clone());
+        let readiness = self.store.clone();
         async move {
-            while !shutdown.is_draining() {
-                match history.writable() {
-                    Ok(()) => {
-                        readiness.set_ready();
-                        health.set(true).await;
-                    }
-                    Err(error) => {
-                        readiness.set_failing(error.to_string());
-                        health.set(false).await;
-                        return;
-                    }
-                }
+            loop {
                 tokio::time::sleep(INTERVAL).await;
+                if let Err(error) = history.writable() {
+                    readiness.set_failing(error.to_string());
+                    return health.set(false).await;
+                }
             }
         }
     }
@@ -271,13 +281,13 @@ impl System {
 
     /// Moves the sessions on when the process is told to end, for at most the
     /// grace period.
-    fn drain(&self, spread: Duration, serving: ReadinessHandle) -> JoinHandle<()> {
-        serving.set_ready();
+    fn drain(&self, spread: Duration) -> JoinHandle<()> {
         let (chat, health, shutdown) = (
             self.chat.clone(),
             self.health.clone(),
             self.shutdown.clone(),
         );
+        let serving = self.serving.clone();
         task::spawn("drain", async move {
             shutdown.draining().await;
             serving.set_failing("draining");

@@ -25,6 +25,8 @@ pub(super) async fn open(
     let open = move || EmbeddedStore::open(&directory, clock, &SystemRandom);
     let store = tokio::task::spawn_blocking(open)
         .await
-        .context("opening the store failed")??;
+        .context("opening the store failed")?
+        // The message holds the cause already.
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(Arc::new(store))
 }

@@ -169,8 +169,8 @@ pub struct Hello {
     pub device_id: ::core::option::Option<::prost::alloc::string::String>,
     /// Rises with every connect of this device; by custom milliseconds since 1970,
     /// at least the last one + 1. At most one day ahead of the server's clock, else
-    /// INVALID_ARGUMENT. A number not above that of a living session of the same
-    /// device is refused as superseded.
+    /// INVALID_ARGUMENT. A number not above that of the device's last session, also
+    /// for an hour after its end, is refused as superseded.
     #[prost(uint64, optional, tag = "2")]
     pub connect_number: ::core::option::Option<u64>,
     /// The history that token and positions belong to, from `Welcome`. Empty: none
@@ -372,7 +372,8 @@ pub struct Deferred {
     /// Why.
     #[prost(enumeration = "DeferredReason", tag = "3")]
     pub reason: i32,
-    /// Wait at least this long before sending it again. Absent: resend at once.
+    /// Wait at least this long before sending it again. Absent: resend when its
+    /// reason no longer holds.
     #[prost(message, optional, tag = "4")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
     /// The head of the conversation, where it is known.
@@ -436,6 +437,11 @@ pub struct PresenceChanged {
     #[prost(message, optional, tag = "1")]
     pub presence: ::core::option::Option<UserPresence>,
 }
+/// Changes of presence were missed, because the device read too slowly or the
+/// server could not know them. Whoever is online and visible follows as
+/// `PresenceChanged`; anybody else is to be shown as offline.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PresenceReset {}
 /// Every message up to the heads at the time of the sync has been shown. Sent
 /// after the first catch-up, and again after every later sync.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -690,7 +696,7 @@ pub struct ConverseResponse {
     /// What the server says. Clients ignore kinds that they do not know.
     #[prost(
         oneof = "converse_response::Frame",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub frame: ::core::option::Option<converse_response::Frame>,
 }
@@ -738,6 +744,9 @@ pub mod converse_response {
         /// The server ends the stream; always the last frame.
         #[prost(message, tag = "14")]
         Goodbye(super::Goodbye),
+        /// Forget what was shown of presence: who is online follows.
+        #[prost(message, tag = "15")]
+        PresenceReset(super::PresenceReset),
     }
 }
 /// Opens a session that only receives. Its fields are those of `Hello`, with the
@@ -778,7 +787,10 @@ pub struct SubscribeRequest {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SubscribeResponse {
     /// What the server says. Clients ignore kinds that they do not know.
-    #[prost(oneof = "subscribe_response::Frame", tags = "2, 6, 7, 8, 9, 10, 11, 13, 14")]
+    #[prost(
+        oneof = "subscribe_response::Frame",
+        tags = "2, 6, 7, 8, 9, 10, 11, 13, 14, 15"
+    )]
     pub frame: ::core::option::Option<subscribe_response::Frame>,
 }
 /// Nested message and enum types in `SubscribeResponse`.
@@ -813,6 +825,9 @@ pub mod subscribe_response {
         /// The server ends the stream; always the last frame.
         #[prost(message, tag = "14")]
         Goodbye(super::Goodbye),
+        /// Forget what was shown of presence: who is online follows.
+        #[prost(message, tag = "15")]
+        PresenceReset(super::PresenceReset),
     }
 }
 /// Stores one message.
@@ -1066,9 +1081,11 @@ pub mod chat_service_client {
         /// mid-stream), INVALID_ARGUMENT (first frame is not `Hello`, a malformed
         /// `Hello`), DEADLINE_EXCEEDED (no `Hello` in time), FAILED_PRECONDITION
         /// (history changed, or a position above the head), RESOURCE_EXHAUSTED (too many
-        /// sessions or connects), ABORTED (superseded by a newer session of the device),
-        /// UNAVAILABLE (the server is shutting down or cannot serve).
-        /// Refusals of a single message or cursor are frames and never end the stream.
+        /// sessions or connects, too many deferred sends), ABORTED (superseded by a newer
+        /// session of the device), UNAVAILABLE (the server is shutting down, cannot serve,
+        /// or the session's state is full: connect again), INTERNAL (the server failed).
+        /// Refusals of a single message or cursor are frames and do not end the stream;
+        /// more than 1,024 deferred messages at a time do.
         pub async fn converse(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ConverseRequest>,
@@ -1343,9 +1360,11 @@ pub mod chat_service_server {
         /// mid-stream), INVALID_ARGUMENT (first frame is not `Hello`, a malformed
         /// `Hello`), DEADLINE_EXCEEDED (no `Hello` in time), FAILED_PRECONDITION
         /// (history changed, or a position above the head), RESOURCE_EXHAUSTED (too many
-        /// sessions or connects), ABORTED (superseded by a newer session of the device),
-        /// UNAVAILABLE (the server is shutting down or cannot serve).
-        /// Refusals of a single message or cursor are frames and never end the stream.
+        /// sessions or connects, too many deferred sends), ABORTED (superseded by a newer
+        /// session of the device), UNAVAILABLE (the server is shutting down, cannot serve,
+        /// or the session's state is full: connect again), INTERNAL (the server failed).
+        /// Refusals of a single message or cursor are frames and do not end the stream;
+        /// more than 1,024 deferred messages at a time do.
         async fn converse(
             &self,
             request: tonic::Request<tonic::Streaming<super::ConverseRequest>>,

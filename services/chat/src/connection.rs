@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use duologue_proto::ids::UserId;
 use duologue_proto::presence::{Registered, Route};
+use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
@@ -19,12 +20,15 @@ use tokio_stream::Stream;
 
 use crate::core::Core;
 use crate::frame::{Ref, Up};
-use crate::outbox::{DownFrame, Outbox};
+use crate::outbox::{DownFrame, LOW_BYTES, Outbox};
+use crate::people;
 use crate::registry::Handle;
-use crate::session::{Effect, Input, Now, Session};
+use crate::session::{CLOSING_TIMEOUT, Effect, Input, Now, Session};
 
 /// What is awaited after the session's end (its route's removal) at most.
 pub const LEAVING: Duration = Duration::from_secs(5);
+/// How often the removal of a route is tried again, with longer and longer pauses.
+pub const MAX_RELEASES: u32 = 10;
 /// Frames and results that are taken together.
 pub const MAX_BATCH: usize = 64;
 
@@ -48,31 +52,67 @@ pub(crate) struct Connection {
     outbox: Outbox,
     frames: Vec<DownFrame>,
     pending: FuturesUnordered<Pending>,
+    place: Place,
+}
+
+/// A stream's place in the node's table and in the directory, given back however
+/// its task ends.
+struct Place {
+    core: Arc<Core>,
+    handle: Arc<Handle>,
     route: Option<Box<Route>>,
 }
 
-/// A stream's place in the node's table, given back however its task ends.
-struct Entered {
-    core: Arc<Core>,
-    handle: Arc<Handle>,
-}
-
-impl Entered {
-    fn new(core: &Arc<Core>, handle: &Arc<Handle>) -> Self {
-        core.registry.enter(handle);
+impl Place {
+    fn new(core: Arc<Core>, handle: Arc<Handle>) -> Self {
+        core.registry.enter(&handle);
         core.metrics.sessions.inc();
         Self {
-            core: Arc::clone(core),
-            handle: Arc::clone(handle),
+            core,
+            handle,
+            route: None,
         }
+    }
+
+    /// Leaves the directory; the future is to be awaited.
+    fn release(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.core.registry.unlist(&self.handle);
+        let route = self.route.take()?;
+        Some(release(Arc::clone(&self.core), route))
     }
 }
 
-impl Drop for Entered {
+impl Drop for Place {
     fn drop(&mut self) {
+        // The task panicked, if there is still a route.
+        if let Some(release) = self.release() {
+            task::spawn("release", release);
+        }
         self.core.registry.leave(&self.handle);
         self.core.metrics.sessions.dec();
     }
+}
+
+/// Removes a route from the directory. A node that lives keeps its lease, so a
+/// removal that fails is tried again in a task of its own, or its user would be
+/// shown online.
+async fn release(core: Arc<Core>, route: Box<Route>) {
+    if !try_release(&core, &route).await {
+        task::spawn("release", async move {
+            for attempt in 1..=MAX_RELEASES {
+                tokio::time::sleep(LEAVING * attempt).await;
+                if try_release(&core, &route).await {
+                    return;
+                }
+            }
+            tracing::error!("a route was not removed: its user may be shown online");
+        });
+    }
+}
+
+async fn try_release(core: &Core, route: &Route) -> bool {
+    let released = tokio::time::timeout(LEAVING, core.presence.release(route)).await;
+    matches!(released, Ok(Ok(())))
 }
 
 impl Connection {
@@ -83,6 +123,7 @@ impl Connection {
         up: UpStream,
         outbox: Outbox,
     ) -> Self {
+        let place = Place::new(Arc::clone(&core), Arc::clone(&handle));
         Self {
             core,
             session,
@@ -93,13 +134,12 @@ impl Connection {
             outbox,
             frames: Vec::new(),
             pending: FuturesUnordered::new(),
-            route: None,
+            place,
         }
     }
 
     /// Runs the session to its end.
     pub(crate) async fn run(mut self) {
-        let _entered = Entered::new(&self.core, &self.handle);
         let mut inputs = Vec::new();
         while !self.session.has_ended() {
             self.wait(&mut inputs).await;
@@ -107,15 +147,13 @@ impl Connection {
             for effect in self.session.handle(inputs.drain(..), now) {
                 self.perform(effect);
             }
-            if !self.frames.is_empty() {
-                self.outbox.push(self.frames.drain(..));
-            }
+            self.tell();
+            shrink(&mut inputs);
         }
         // The route's removal may be under way still.
-        let rest = async { while self.pending.next().await.is_some() {} };
-        if tokio::time::timeout(LEAVING, rest).await.is_err() {
-            tracing::warn!("gave up waiting for the removal of a route");
-        }
+        while self.pending.next().await.is_some() {}
+        drop(self.place);
+        self.outbox.finish(CLOSING_TIMEOUT).await;
     }
 
     fn now(&self) -> Now {
@@ -200,11 +238,11 @@ impl Connection {
             Effect::Sync(request) => {
                 self.ask(|core| async move { Input::Synced(core.history.sync(request).await) });
             }
-            Effect::WriteCursor(number, peer, asked) => {
+            Effect::WriteCursor(peer, asked) => {
                 let user = self.user();
                 self.ask(move |core| async move {
                     let written = core.history.advance_cursor(&user, &peer, asked).await;
-                    Input::CursorWritten(number, written)
+                    Input::CursorWritten(peer, written)
                 });
             }
             Effect::Announce(envelope) => {
@@ -218,11 +256,29 @@ impl Connection {
                     .router
                     .cursor(&self.handle.user, &peer, cursor, origin);
             }
+            Effect::AskPresence(after) => {
+                let user = self.user();
+                self.ask(move |core| async move {
+                    let page = people::page(&core, &user, after.clone()).await;
+                    Input::PresencePage(after, page.ok())
+                });
+            }
             Effect::End(refusal) => {
                 self.outbox.push(self.frames.drain(..));
                 self.outbox
                     .end(refusal.map_or(Ok(()), |refusal| Err(refusal.into_status())));
             }
+        }
+    }
+
+    /// Puts into the outbox what was said since the last time.
+    fn tell(&mut self) {
+        if !self.frames.is_empty() {
+            self.outbox.push(self.frames.drain(..));
+            shrink(&mut self.frames);
+        }
+        if self.session.outbox_bytes() >= LOW_BYTES {
+            self.outbox.call_when_low();
         }
     }
 
@@ -241,7 +297,7 @@ impl Connection {
     /// The node's own table first, then the directory (design §7).
     fn register(&mut self, route: Box<Route>) {
         self.core.registry.list(&self.handle);
-        self.route = Some(route.clone());
+        self.place.route = Some(route.clone());
         self.ask(|core| async move {
             let registered = core.presence.register(*route).await;
             if let Ok(Registered::InForce {
@@ -255,18 +311,9 @@ impl Connection {
     }
 
     fn release(&mut self) {
-        self.core.registry.unlist(&self.handle);
-        let Some(route) = self.route.take() else {
-            return;
-        };
-        let core = Arc::clone(&self.core);
-        self.pending.push(Box::pin(async move {
-            if let Err(error) = core.presence.release(&route).await {
-                // The route goes with the node's lease, or by a clean-up.
-                tracing::warn!(%error, "a route was not removed");
-            }
-            None
-        }));
+        if let Some(release) = self.place.release() {
+            self.pending.push(Box::pin(release.map(|()| None)));
+        }
     }
 }
 
@@ -290,5 +337,12 @@ fn take_up(item: Option<Result<(Ref, Up), Gone>>, up_ended: &mut bool, inputs: &
             *up_ended = true;
             inputs.push(Input::UpClosed);
         }
+    }
+}
+
+/// Gives the memory of a burst back.
+fn shrink<T>(queue: &mut Vec<T>) {
+    if queue.capacity() > MAX_BATCH {
+        *queue = Vec::new();
     }
 }

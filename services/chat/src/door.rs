@@ -70,14 +70,10 @@ pub(crate) fn open(
         session,
         inbox: Inbox::default(),
     });
-    let (outbox, stream) = outbox();
+    let (outbox, stream) = outbox(Box::new((of_user, of_address)));
     let machine = Session::new(about, now);
     let connection = Connection::new(Arc::clone(core), machine, handle, up, outbox);
-    let run = async move {
-        connection.run().await;
-        drop((of_user, of_address));
-    };
-    task::spawn("session", run.instrument(span));
+    task::spawn("session", connection.run().instrument(span));
     Ok(stream)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `grpc` converts them to and from the wire; nothing here knows the wire.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,7 +55,7 @@ pub struct Hello {
 }
 
 /// A message to be stored.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Send {
     /// The other user.
     pub peer: UserId,
@@ -66,6 +67,21 @@ pub struct Send {
     pub body: Bytes,
     /// The user's rate of sends is above the limit: wait this long.
     pub over_rate: Option<Duration>,
+    /// The text is longer than this deployment allows, though not than the
+    /// contract does: refuse it, unless it is stored already.
+    pub too_long: Option<Box<Rejection>>,
+}
+
+/// Without what is said.
+impl fmt::Debug for Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Send")
+            .field("peer", &self.peer)
+            .field("message_id", &self.message_id)
+            .field("after_seq", &self.after_seq)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A cursor move.
@@ -161,6 +177,8 @@ pub enum GoodbyeReason {
     HistoryChanged,
     /// The session's state is full.
     Resync,
+    /// Nothing was heard from the client for too long.
+    Idle,
     /// The server failed.
     Internal,
 }
@@ -239,6 +257,8 @@ pub enum Down {
     },
     /// A user went online or offline.
     Presence(UserPresence),
+    /// What was shown of presence is not true any longer.
+    PresenceReset,
     /// Everything up to here has been shown.
     CaughtUp {
         /// For the next `Hello`.
@@ -259,15 +279,21 @@ pub enum Down {
     },
 }
 
+/// What any frame takes beside its variable parts, in bytes.
+pub const FRAME: usize = 256;
+
 impl Down {
-    /// An upper bound of the frame's size on the wire, for the outbox's limit.
+    /// About what the frame takes in memory, and no less than on the wire; the
+    /// outbox's limit counts it.
     pub fn cost(&self) -> usize {
-        /// More than any frame takes beside the variable parts counted below.
-        const FRAME: usize = 256;
         match self {
-            Self::Delivered(envelope) => envelope.wire().len() + 16,
-            Self::Rejected(rejection) => FRAME + rejection.detail.len(),
-            Self::CursorRejected(rejection) => FRAME + rejection.detail.len(),
+            Self::Delivered(envelope) => FRAME + envelope.wire().len(),
+            Self::Rejected(rejection) => {
+                FRAME + rejection.detail.len() + rejection.message_id.len() + rejection.peer.len()
+            }
+            Self::CursorRejected(rejection) => {
+                FRAME + rejection.detail.len() + rejection.peer.len()
+            }
             Self::CaughtUp { token } => FRAME + token.len(),
             Self::Goodbye { detail, .. } => FRAME + detail.len(),
             Self::Welcome(_) => 2 * FRAME,
@@ -276,6 +302,7 @@ impl Down {
             | Self::CursorStored { .. }
             | Self::Receipt { .. }
             | Self::Presence(_)
+            | Self::PresenceReset
             | Self::Pong
             | Self::Heartbeat => FRAME,
         }

@@ -36,6 +36,7 @@ struct Waiting {
     raised: BTreeMap<UserId, Seq>,
     receipts: BTreeMap<(UserId, UserId), Cursor>,
     presence: BTreeMap<UserId, UserPresence>,
+    presence_lost: bool,
     resync: bool,
     superseded: bool,
     drain: Option<Duration>,
@@ -73,13 +74,18 @@ impl Inbox {
     /// Tells that a user went online or offline.
     pub(crate) fn presence(&self, presence: &UserPresence) {
         self.change(|waiting| {
-            // The session ends by its own, lower limit if this one is reached.
-            if waiting.presence.len() < MAX_WAITING {
-                waiting
-                    .presence
-                    .insert(presence.user.clone(), presence.clone());
+            waiting
+                .presence
+                .insert(presence.user.clone(), presence.clone());
+            if waiting.presence.len() > MAX_WAITING {
+                waiting.lose_presence();
             }
         });
+    }
+
+    /// Tells that changes of presence were missed.
+    pub(crate) fn presence_lost(&self) {
+        self.change(Waiting::lose_presence);
     }
 
     /// Tells that a newer session of the device took over.
@@ -109,6 +115,7 @@ impl Inbox {
         );
         let receipts = waiting.receipts.into_iter();
         inputs.extend(receipts.map(|((peer, user), cursor)| Input::Receipt(peer, user, cursor)));
+        inputs.extend(waiting.presence_lost.then_some(Input::PresenceLost));
         inputs.extend(waiting.presence.into_values().map(Input::Presence));
         inputs.extend(waiting.resync.then_some(Input::Resync));
         inputs.extend(waiting.drain.map(Input::Drain));
@@ -127,6 +134,11 @@ impl Inbox {
 }
 
 impl Waiting {
+    fn lose_presence(&mut self) {
+        self.presence.clear();
+        self.presence_lost = true;
+    }
+
     fn raise(&mut self, peer: &UserId, seq: Seq) {
         if !self.raised.contains_key(peer) && self.raised.len() >= MAX_WAITING {
             self.resync = true;

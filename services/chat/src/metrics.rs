@@ -66,6 +66,7 @@ impl ChatMetrics {
             | Down::CursorRejected(_)
             | Down::Receipt { .. }
             | Down::Presence(_)
+            | Down::PresenceReset
             | Down::CaughtUp { .. }
             | Down::Pong
             | Down::Heartbeat

@@ -1,5 +1,7 @@
 //! Who may see whether whom is online, and who is told of a change.
 
+use std::sync::Arc;
+
 use duologue_proto::history::HistoryError;
 use duologue_proto::ids::UserId;
 use duologue_proto::presence::{PresenceError, UserPresence};
@@ -8,6 +10,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::core::{Core, Visibility};
+use crate::session::PresencePage;
 
 /// Users who are looked at together.
 pub const BATCH: usize = 200;
@@ -141,18 +144,29 @@ pub(crate) fn bad_page_token() -> Refusal {
     .and_field("page_token", "must be next_page_token of the same query")
 }
 
+/// One page of what [`online`] lists, for a session that missed changes.
+pub(crate) async fn page(
+    core: &Core,
+    caller: &UserId,
+    after: Option<UserId>,
+) -> Result<PresencePage, Unseen> {
+    let page = online(core, caller, after, BATCH).await?;
+    Ok((page.users, page.more_after))
+}
+
 /// Tells this node's sessions of every change that they may see, for as long as
-/// presence lasts.
-pub(crate) async fn watch(core: std::sync::Arc<Core>, mut changes: Receiver<UserPresence>) {
+/// presence lasts. If a change cannot be told, every session asks anew.
+pub(crate) async fn watch(core: Arc<Core>, mut changes: Receiver<UserPresence>) {
     loop {
         let told = match changes.recv().await {
-            Ok(change) => tell(&core, &change).await,
-            // Changes were missed: everybody is told how things are now.
-            Err(RecvError::Lagged(_)) => tell_all(&core).await,
+            Ok(change) => tell(&core, &change).await.is_ok(),
+            Err(RecvError::Lagged(_)) => false,
             Err(RecvError::Closed) => return,
         };
-        if let Err(unseen) = told {
-            tracing::warn!(?unseen, "a change of presence was not told");
+        if !told {
+            tracing::warn!("changes of presence were missed");
+            core.registry
+                .tell_everyone(|handle| handle.inbox.presence_lost());
         }
     }
 }
@@ -176,41 +190,5 @@ async fn tell(core: &Core, change: &UserPresence) -> Result<(), Unseen> {
             return Ok(());
         }
         after = watchers.last().cloned();
-    }
-}
-
-async fn tell_all(core: &Core) -> Result<(), Unseen> {
-    let mut after = None;
-    loop {
-        let watchers = core.registry.users(after.as_ref(), BATCH);
-        for watcher in &watchers {
-            tell_one(core, watcher).await?;
-        }
-        if watchers.len() < BATCH {
-            return Ok(());
-        }
-        after = watchers.last().cloned();
-    }
-}
-
-/// Tells one user of everybody whom they may see.
-async fn tell_one(core: &Core, watcher: &UserId) -> Result<(), Unseen> {
-    let mut after = None;
-    loop {
-        let seen = match core.config.visibility {
-            Visibility::Everyone => core.presence.online(after.as_ref(), BATCH).await?,
-            Visibility::Shared => {
-                let peers = core.history.peers(watcher, after.as_ref(), BATCH).await?;
-                core.presence.presence(&peers).await?
-            }
-        };
-        for presence in seen.iter().filter(|presence| presence.user != *watcher) {
-            core.registry
-                .tell(watcher, None, |handle| handle.inbox.presence(presence));
-        }
-        if seen.len() < BATCH {
-            return Ok(());
-        }
-        after = seen.last().map(|presence| presence.user.clone());
     }
 }

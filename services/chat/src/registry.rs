@@ -95,6 +95,15 @@ impl Registry {
         others.map(|handle| tell(handle)).count()
     }
 
+    /// Calls `tell` for every session that is told what concerns its user.
+    pub(crate) fn tell_everyone(&self, tell: impl Fn(&Handle)) {
+        self.lock()
+            .users
+            .values()
+            .flatten()
+            .for_each(|handle| tell(handle));
+    }
+
     /// Tells one session that a newer one took over.
     pub(crate) fn supersede(&self, session: &SessionId) {
         if let Some(handle) = self.lock().open.get(session) {

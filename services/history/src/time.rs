@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::committer::rules::MAX_READING_AGE;
-use crate::store::{Store, StoreError, Window};
+use crate::store::{Store, Window};
 
 /// Neither is a put sent, nor a message answered as stored, later than this
 /// after the reading that its rows come from.
@@ -84,18 +84,22 @@ impl Time {
     }
 
     /// The time now, for the v of a sync: it cannot lie more than
-    /// [`READING_LAG`] ahead of history's time after a restart.
-    pub(crate) async fn durable_now(&self) -> Result<UnixMillis, StoreError> {
+    /// [`READING_LAG`] ahead of history's time after a restart. Where the store
+    /// takes no writes any longer, it is the latest time of which that is true: an
+    /// earlier v only lists more, and reads go on.
+    pub(crate) async fn durable_now(&self) -> UnixMillis {
         let now = self.now();
         if !self.is_covered(now) {
             // The semaphore is never closed; without a permit the reading would
             // only be stored twice.
             let _permit = self.storing.acquire().await.ok();
-            if !self.is_covered(now) {
-                self.store.store_reading(self.now()).await?;
+            if !self.is_covered(now)
+                && let Err(error) = self.store.store_reading(self.now()).await
+            {
+                tracing::debug!(%error, "a sync goes on from an earlier time");
             }
         }
-        Ok(now)
+        now.min(self.store.highest_reading().plus(READING_LAG))
     }
 
     fn is_covered(&self, now: UnixMillis) -> bool {

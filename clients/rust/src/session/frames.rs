@@ -67,6 +67,7 @@ impl Session {
             Frame::CursorRejected(rejected) => self.on_cursor_rejected(&rejected, at),
             Frame::ReceiptAdvanced(receipt) => self.on_receipt(&receipt, at),
             Frame::PresenceChanged(changed) => self.on_presence(&changed),
+            Frame::PresenceReset(wire::PresenceReset {}) => self.emit(Event::PresenceReset, None),
             Frame::CaughtUp(caught_up) => self.on_caught_up(caught_up),
             Frame::Pong(_) | Frame::Heartbeat(_) => {}
         }
@@ -300,9 +301,10 @@ impl Session {
             wire::GoodbyeReason::Superseded => EndKind::Superseded,
             wire::GoodbyeReason::Unauthenticated => EndKind::Unauthenticated,
             wire::GoodbyeReason::HistoryChanged => EndKind::HistoryChanged,
+            // Trying again with the same `Hello` would not help.
+            wire::GoodbyeReason::ProtocolError => EndKind::Refused,
             wire::GoodbyeReason::Unspecified
             | wire::GoodbyeReason::ShuttingDown
-            | wire::GoodbyeReason::ProtocolError
             | wire::GoodbyeReason::Resync
             | wire::GoodbyeReason::Idle
             | wire::GoodbyeReason::Internal => EndKind::Lost,

@@ -102,6 +102,7 @@ fn runtime() -> Named {
         duologue_runtime::auth::MAX_TOKEN_BYTES,
         duologue_runtime::auth::NOT_BEFORE_LEEWAY,
         duologue_runtime::auth::MAX_KEYS,
+        duologue_runtime::config::MAX_DURATION,
         duologue_runtime::auth::MAX_KEY_FILE_BYTES,
         duologue_runtime::auth::MAX_DEV_KEY_FILE_BYTES,
         duologue_runtime::admin::MAX_CONNECTIONS,
@@ -128,6 +129,8 @@ fn chat() -> Named {
         duologue_chat::limits::PAGE_BYTES,
         duologue_chat::limits::KEPT_LEVEL,
         duologue_chat::limits::MAX_MOVES,
+        duologue_chat::limits::MAX_CURSOR_WRITES,
+        duologue_chat::limits::BEHIND_PAUSE,
         duologue_chat::limits::MAX_RECEIPTS,
         duologue_chat::limits::MAX_PRESENCE,
         duologue_chat::limits::MAX_ECHO_BYTES,
@@ -138,6 +141,7 @@ fn chat() -> Named {
         duologue_chat::limits::MAX_SESSION,
         duologue_chat::limits::CLOSING_TIMEOUT,
         duologue_chat::limits::LEAVING,
+        duologue_chat::limits::MAX_RELEASES,
     ]
 }
 
@@ -181,6 +185,7 @@ fn history() -> Named {
         duologue_history::limits::MAX_READERS,
         duologue_history::limits::MAX_SEALED_MEMTABLES,
         duologue_history::limits::MAX_LEVEL_0_TABLES,
+        duologue_history::limits::MAX_KNOWN_HEADS,
         duologue_history::limits::ROOM_POLL,
         duologue_history::limits::CACHE_BYTES,
         duologue_history::limits::MESSAGES_BUFFER_BYTES,

@@ -60,6 +60,7 @@ pub(super) fn to_wire(down: Down) -> Frame {
         Down::Presence(presence) => Frame::PresenceChanged(wire::PresenceChanged {
             presence: Some(self::presence(&presence)),
         }),
+        Down::PresenceReset => Frame::PresenceReset(wire::PresenceReset {}),
         Down::CaughtUp { token } => Frame::CaughtUp(wire::CaughtUp { sync_token: token }),
         Down::Pong => Frame::Pong(wire::Pong {}),
         Down::Heartbeat => Frame::Heartbeat(wire::Heartbeat {}),
@@ -174,6 +175,7 @@ fn goodbye_reason(reason: GoodbyeReason) -> wire::GoodbyeReason {
         GoodbyeReason::ProtocolError => wire::GoodbyeReason::ProtocolError,
         GoodbyeReason::HistoryChanged => wire::GoodbyeReason::HistoryChanged,
         GoodbyeReason::Resync => wire::GoodbyeReason::Resync,
+        GoodbyeReason::Idle => wire::GoodbyeReason::Idle,
         GoodbyeReason::Internal => wire::GoodbyeReason::Internal,
     }
 }

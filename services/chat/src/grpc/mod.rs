@@ -63,7 +63,7 @@ impl tower::Service<http::Request<Body>> for ChatServer {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let core = Arc::clone(&self.core);
-        Box::pin(async move { Ok(route(core, request).await) })
+        Box::pin(async move { Ok(with_details(route(core, request).await)) })
     }
 }
 
@@ -149,18 +149,38 @@ async fn subscribe(
     )?))
 }
 
-/// A frame that cannot be read breaks the contract; anything else means that the
-/// stream broke off.
+/// A frame that cannot be read breaks the contract. What the transport reports
+/// means that the stream broke off.
 fn broken(status: &Status) -> Result<(crate::frame::Ref, Up), Gone> {
-    let code = status.code();
-    let detail = if code == Code::InvalidArgument {
-        "is not a protobuf message of this call's kind".to_owned()
-    } else if code == Code::OutOfRange || code == Code::ResourceExhausted {
-        format!("is longer than {MAX_REQUEST_BYTES} bytes")
-    } else {
+    if status.code() == Code::Cancelled || std::error::Error::source(status).is_some() {
         return Err(Gone);
+    }
+    let refusal = if status.code() == Code::OutOfRange {
+        too_large("frame")
+    } else {
+        Refusal::field(
+            "frame",
+            "is not a whole protobuf message of this call's kind",
+        )
     };
-    Ok((0, Up::Broken(Refusal::field("frame", detail))))
+    Ok((0, Up::Broken(refusal)))
+}
+
+fn too_large(what: &str) -> Refusal {
+    Refusal::field(what, format!("is longer than {MAX_REQUEST_BYTES} bytes"))
+}
+
+/// The codec refuses a request that is too large with a bare `OUT_OF_RANGE`, which
+/// means something else here; ours always carry details.
+fn with_details(response: http::Response<Body>) -> http::Response<Body> {
+    let headers = response.headers();
+    let out_of_range = headers
+        .get(Status::GRPC_STATUS)
+        .is_some_and(|code| code == "11");
+    if out_of_range && !headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return too_large("request").into_status().into_http();
+    }
+    response
 }
 
 /// The caller, as the server stack has verified.

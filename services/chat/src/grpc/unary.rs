@@ -41,12 +41,20 @@ pub(super) async fn send_message(
     )
     .map_err(Refusal::from)?;
     let over_rate = core.sends.take(&sender, Instant::now()).err();
+    let held = match (send.too_long, over_rate) {
+        (Some(rejection), _) => Some(Refusal::field(rejection.field, rejection.detail)),
+        (None, Some(wait)) => {
+            let message = "too many sends; wait, then send it again";
+            Some(Refusal::new(Reason::RateLimited, message).retry_after(wait))
+        }
+        (None, None) => None,
+    };
     let draft = Draft {
         message_id: send.message_id,
         after_seq: send.after_seq,
         body: send.body,
         // An earlier try may have stored it: that is found at any rate.
-        intent: if over_rate.is_some() {
+        intent: if held.is_some() {
             Intent::FindOnly
         } else {
             Intent::Store
@@ -76,9 +84,7 @@ pub(super) async fn send_message(
             "another body is stored under this message_id; use a new one",
         )
         .into_status()),
-        Some(Appended::Unsettled(unsettled)) => {
-            Err(not_settled(&unsettled, over_rate).into_status())
-        }
+        Some(Appended::Unsettled(unsettled)) => Err(not_settled(&unsettled, held).into_status()),
         None => Err(Refusal::internal().into_status()),
     }
 }
@@ -91,15 +97,10 @@ async fn append_and_relay(core: Arc<Core>, run: Run) -> Option<Appended> {
     appended
 }
 
-fn not_settled(unsettled: &Unsettled, over_rate: Option<Duration>) -> Refusal {
-    let refusal = match (unsettled.reason, over_rate) {
-        (UnsettledReason::NotFound, Some(wait)) => {
-            return Refusal::new(
-                Reason::RateLimited,
-                "too many sends; wait, then send it again",
-            )
-            .retry_after(wait);
-        }
+/// `searched_only`: why it was only searched for.
+fn not_settled(unsettled: &Unsettled, searched_only: Option<Refusal>) -> Refusal {
+    let refusal = match (unsettled.reason, searched_only) {
+        (UnsettledReason::NotFound, Some(refusal)) => return refusal,
         (UnsettledReason::AfterSeqTooOld, _) => Refusal::new(
             Reason::AfterSeqTooOld,
             "more than 256 messages follow after_seq; read them, raise after_seq over those that \

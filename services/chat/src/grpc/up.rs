@@ -4,7 +4,9 @@ use bytes::Bytes;
 use duologue_proto::chat::v1 as wire;
 use duologue_proto::chat::v1::converse_request::Frame;
 use duologue_proto::ids::{DeviceId, HistoryId, InvalidId, MessageId, Seq, UserId};
-use duologue_proto::limits::{MAX_CLIENT_NAME_BYTES, MAX_FEATURES, MAX_POSITIONS, MAX_TOKEN_BYTES};
+use duologue_proto::limits::{
+    MAX_CLIENT_NAME_BYTES, MAX_FEATURES, MAX_POSITIONS, MAX_TEXT_BYTES, MAX_TOKEN_BYTES,
+};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::RandomExt as _;
 use duologue_runtime::refusal::{Reason, Refusal};
@@ -33,6 +35,18 @@ impl Invalid {
             reason: RejectedReason::Invalid,
             field,
             detail: detail.to_string(),
+        }
+    }
+}
+
+impl Invalid {
+    fn reject(self, message_id: String, peer: String) -> Rejection {
+        Rejection {
+            message_id,
+            peer,
+            reason: self.reason,
+            field: self.field,
+            detail: self.detail,
         }
     }
 }
@@ -70,13 +84,9 @@ fn send_message(core: &Core, user: &UserId, send: wire::SendMessage) -> Up {
             send.over_rate = core.sends.take(user, Instant::now()).err();
             Up::Send(send)
         }
-        Err(invalid) => Up::InvalidSend(Rejection {
-            message_id: echo(message_id.unwrap_or_default()),
-            peer: echo(peer),
-            reason: invalid.reason,
-            field: invalid.field,
-            detail: invalid.detail,
-        }),
+        Err(invalid) => {
+            Up::InvalidSend(invalid.reject(echo(message_id.unwrap_or_default()), echo(peer)))
+        }
     }
 }
 
@@ -101,17 +111,24 @@ pub(super) fn send(
         None => MessageId::parse(&core.random.id()),
     };
     let message_id = message_id.map_err(|error| Invalid::field("message_id", error))?;
-    let body = self::body(body, core.config.max_text_bytes)?;
+    let (body, text_bytes) = self::body(body)?;
+    let max = core.config.max_text_bytes;
+    let too_long = (text_bytes > max).then(|| {
+        let too_long = too_long(text_bytes, max);
+        Box::new(too_long.reject(message_id.to_string(), peer.to_string()))
+    });
     Ok(Send {
         peer,
         message_id,
         after_seq: after_seq.map(Seq),
         body,
         over_rate: None,
+        too_long,
     })
 }
 
-fn body(body: Option<wire::Body>, max_text_bytes: usize) -> Result<Bytes, Invalid> {
+/// The encoded body, and how long its text is.
+fn body(body: Option<wire::Body>) -> Result<(Bytes, usize), Invalid> {
     let body = body.ok_or_else(|| Invalid::field("body", "must be given"))?;
     let Some(wire::body::Kind::Text(text)) = &body.kind else {
         return Err(Invalid::field(
@@ -119,20 +136,19 @@ fn body(body: Option<wire::Body>, max_text_bytes: usize) -> Result<Bytes, Invali
             "must be a kind that this server knows: text",
         ));
     };
-    if text.is_empty() {
-        return Err(Invalid::field("body.text", "must not be empty"));
+    match text.len() {
+        0 => Err(Invalid::field("body.text", "must not be empty")),
+        bytes if bytes > MAX_TEXT_BYTES => Err(too_long(bytes, MAX_TEXT_BYTES)),
+        bytes => Ok((body.encode_to_vec().into(), bytes)),
     }
-    if text.len() > max_text_bytes {
-        return Err(Invalid {
-            reason: RejectedReason::TooLong,
-            field: "body.text",
-            detail: format!(
-                "is {} bytes of UTF-8 long; at most {max_text_bytes} are allowed",
-                text.len()
-            ),
-        });
+}
+
+fn too_long(bytes: usize, max: usize) -> Invalid {
+    Invalid {
+        reason: RejectedReason::TooLong,
+        field: "body.text",
+        detail: format!("is {bytes} bytes of UTF-8 long; at most {max} are allowed"),
     }
-    Ok(body.encode_to_vec().into())
 }
 
 /// What a cursor move asks for.

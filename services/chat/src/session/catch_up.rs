@@ -18,12 +18,14 @@ use tokio::time::Instant;
 
 use super::opening::pause;
 use super::{Effect, Now, RETRY_PAUSE, Session};
-use crate::frame::Down;
+use crate::frame::{Down, FRAME};
 
-/// Bytes of envelopes in one read; each read under way reserves them.
+/// Bytes of envelopes in one read.
 pub const READ_BYTES: usize = 16 * 1024;
 /// Messages in one read.
-pub const READ_MESSAGES: usize = 256;
+pub const READ_MESSAGES: usize = 128;
+/// What a read under way may bring, in bytes of the outbox.
+const RESERVED_BYTES: usize = READ_BYTES + READ_MESSAGES * FRAME;
 /// Reads under way at once.
 pub const MAX_READS: usize = 2;
 
@@ -86,7 +88,7 @@ pub(super) enum Start {
 
 impl CatchUp {
     pub(super) fn reserved_bytes(&self) -> usize {
-        self.reading.len() * READ_BYTES
+        self.reading.len() * RESERVED_BYTES
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -223,7 +225,7 @@ impl CatchUp {
 impl Session {
     pub(super) fn on_announced(&mut self, envelope: Envelope) {
         let peer = envelope.peer_of(&self.about.user).clone();
-        let room = self.has_room_for(envelope.wire().len());
+        let room = self.has_room_for(FRAME + envelope.wire().len());
         if room && self.catch_up.show_next(&peer, envelope.seq) {
             self.push(0, Down::Delivered(Box::new(envelope)));
             self.sync.shown(&peer, &self.catch_up);
@@ -234,6 +236,10 @@ impl Session {
 
     pub(super) fn on_raised(&mut self, peer: &UserId, seq: Seq) {
         self.catch_up.raise(peer, seq);
+        self.end_if_full();
+    }
+
+    fn end_if_full(&mut self) {
         if self.catch_up.len() > MAX_SESSION_CONVERSATIONS {
             self.end_full("the session knows of too many conversations");
         }
@@ -245,6 +251,7 @@ impl Session {
     pub(super) fn on_own_stored(&mut self, peer: &UserId, seq: Seq, duplicate: bool) {
         if seq == Seq::ZERO.next() && !duplicate {
             self.catch_up.begin(peer);
+            self.end_if_full();
         }
         if self.catch_up.show_next(peer, seq) {
             self.sync.shown(peer, &self.catch_up);
@@ -262,7 +269,7 @@ impl Session {
             return;
         }
         self.catch_up.paused_until = None;
-        while self.catch_up.reading.len() < MAX_READS && self.has_room_for(READ_BYTES) {
+        while self.catch_up.reading.len() < MAX_READS && self.has_room_for(RESERVED_BYTES) {
             let Some((peer, start)) = self.catch_up.next_read() else {
                 return;
             };
@@ -289,6 +296,11 @@ impl Session {
             Ok(page) => self.show(peer, page, now),
             Err(HistoryError::PositionAhead { head }) => {
                 return self.end_position_ahead(peer, head);
+            }
+            // Who said that nothing more comes does not wait for a store.
+            Err(error) if !self.ending.is_open() => {
+                tracing::debug!(%error, "a half-closed stream cannot catch up");
+                return self.end_unavailable();
             }
             Err(HistoryError::Unavailable { retry_after }) => {
                 self.catch_up.paused_until = Some(now.instant + pause(retry_after));

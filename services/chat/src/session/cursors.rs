@@ -1,9 +1,9 @@
 //! Cursor moves of the device (design §6): relayed at once, written at most every
 //! 5 seconds per conversation and at the end of the session.
 //!
-//! A move to a message that is known to be stored needs no check and may wait. Any
-//! other is written at once, because only history knows whether it is above the
-//! head, and it is relayed when it is stored.
+//! A move to a message that is known to be stored needs no check and may wait. Of
+//! any other, only history knows whether it is above the head: it is written at
+//! once, unless this conversation was just written, and relayed when it is stored.
 
 use std::collections::BTreeMap;
 
@@ -17,37 +17,60 @@ use super::{Effect, Now, Phase, Session};
 use crate::frame::{Advance, CursorRejectedReason, CursorRejection, Down, Ref};
 
 /// Moves without an answer, after which the server stops reading the stream.
-pub const MAX_MOVES: usize = 1_024;
+pub const MAX_MOVES: usize = 512;
+/// Conversations whose cursors are written at the same time.
+pub const MAX_CURSOR_WRITES: usize = 8;
 
 /// The cursor moves that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     /// Repeated in `Hello`; taken up when the session is live.
     repeated: Vec<Result<Advance, CursorRejection>>,
-    /// Relayed and waiting to be written.
-    waiting: BTreeMap<UserId, Waiting>,
-    /// Being written, by number.
-    writing: BTreeMap<u64, Writing>,
-    next_number: u64,
+    lanes: BTreeMap<UserId, Lane>,
+    /// Lanes with a write under way.
+    writing: usize,
     /// Moves without an answer.
     unanswered: usize,
 }
 
-/// Moves of one conversation that will be written together.
-#[derive(Debug)]
-struct Waiting {
-    asked: Cursor,
-    due: Instant,
-    references: Vec<Ref>,
+/// The moves of one conversation. It stays for a while after its last write, so
+/// that the next one is not too soon.
+#[derive(Debug, Default)]
+struct Lane {
+    waiting: Vec<(Ref, Cursor)>,
+    /// When what waits is written.
+    due: Option<Instant>,
+    /// What is being written.
+    writing: Vec<(Ref, Cursor)>,
+    written: Option<Instant>,
+    /// What the others were told.
+    relayed: Cursor,
 }
 
-/// A write that is under way.
-#[derive(Debug)]
-struct Writing {
-    peer: UserId,
-    references: Vec<Ref>,
-    /// Relay it if it is stored: it could not be relayed before.
-    relay: bool,
+impl Lane {
+    /// What is asked for by all moves together.
+    fn asked(moves: &[(Ref, Cursor)]) -> Cursor {
+        moves
+            .iter()
+            .fold(Cursor::default(), |asked, (_, cursor)| asked.max(*cursor))
+    }
+
+    fn may_write(&self) -> bool {
+        !self.waiting.is_empty() && self.writing.is_empty()
+    }
+
+    /// Adds a move that should be written at `due`, or with what is due before.
+    fn wait(&mut self, reference: Ref, cursor: Cursor, due: Instant) {
+        self.waiting.push((reference, cursor));
+        self.due = Some(self.due.map_or(due, |before| before.min(due)));
+    }
+
+    /// Notes what the others are told; whether it is news to them.
+    fn relay(&mut self, cursor: Cursor) -> bool {
+        let news = !self.relayed.covers(cursor);
+        self.relayed = self.relayed.max(cursor);
+        news
+    }
 }
 
 impl Cursors {
@@ -60,11 +83,15 @@ impl Cursors {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.repeated.is_empty() && self.waiting.is_empty() && self.writing.is_empty()
+        self.repeated.is_empty() && self.unanswered == 0
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting.values().map(|waiting| waiting.due).min()
+        if self.writing == MAX_CURSOR_WRITES {
+            return None;
+        }
+        let lanes = self.lanes.values().filter(|lane| lane.may_write());
+        lanes.filter_map(|lane| lane.due).min()
     }
 }
 
@@ -72,95 +99,97 @@ impl Session {
     pub(super) fn on_advance(&mut self, reference: Ref, advance: Advance, now: Now) {
         let Advance { peer, asked } = advance;
         self.cursors.unanswered += 1;
-        if !self.catch_up.knows(&peer, asked.delivered) {
-            return self.write_cursor(peer, asked, vec![reference], true);
-        }
-        let waiting = self
-            .cursors
-            .waiting
-            .entry(peer.clone())
-            .or_insert_with(|| Waiting {
-                asked: Cursor::default(),
-                due: now.instant + CURSOR_WRITE_INTERVAL,
-                references: Vec::new(),
-            });
-        waiting.references.push(reference);
-        if !waiting.asked.covers(asked) {
-            waiting.asked = waiting.asked.max(asked);
-            let cursor = waiting.asked;
+        let known = self.catch_up.knows(&peer, asked.delivered);
+        let lane = self.cursors.lanes.entry(peer.clone()).or_default();
+        let soonest = lane
+            .written
+            .map_or(now.instant, |at| at + CURSOR_WRITE_INTERVAL);
+        let due = if known {
+            now.instant + CURSOR_WRITE_INTERVAL
+        } else {
+            soonest
+        };
+        lane.wait(reference, asked, due);
+        if known && lane.relay(asked) {
+            let cursor = lane.relayed;
             self.effects.push(Effect::AnnounceCursor(peer, cursor));
         }
     }
 
-    fn write_cursor(&mut self, peer: UserId, asked: Cursor, references: Vec<Ref>, relay: bool) {
-        let number = self.cursors.next_number;
-        self.cursors.next_number += 1;
-        self.cursors.writing.insert(
-            number,
-            Writing {
-                peer: peer.clone(),
-                references,
-                relay,
-            },
-        );
-        self.effects.push(Effect::WriteCursor(number, peer, asked));
-    }
-
     pub(super) fn proceed_cursors(&mut self, now: Now) {
-        if self.phase == Phase::Closing {
+        match self.phase {
+            Phase::Live => self.take_up_repeated(now),
             // The device says them again: it has not seen them confirmed.
-            self.cursors.repeated = Vec::new();
-        }
-        if self.phase == Phase::Live && !self.cursors.repeated.is_empty() {
-            for advance in std::mem::take(&mut self.cursors.repeated) {
-                match advance {
-                    Ok(advance) => self.on_advance(0, advance, now),
-                    Err(rejection) => self.push(0, Down::CursorRejected(Box::new(rejection))),
-                }
-            }
+            Phase::Closing => self.cursors.repeated = Vec::new(),
+            Phase::AwaitingHello | Phase::Registering | Phase::Ended => {}
         }
         let at_once = !self.ending.is_open();
-        let due = |waiting: &Waiting| at_once || waiting.due <= now.instant;
-        let ready = self
-            .cursors
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| due(waiting));
-        let ready: Vec<UserId> = ready.map(|(peer, _)| peer.clone()).collect();
-        for peer in ready {
-            if let Some(waiting) = self.cursors.waiting.remove(&peer) {
-                self.write_cursor(peer, waiting.asked, waiting.references, false);
+        for (peer, lane) in &mut self.cursors.lanes {
+            let due = at_once || lane.due.is_none_or(|due| due <= now.instant);
+            if self.cursors.writing < MAX_CURSOR_WRITES && due && lane.may_write() {
+                lane.due = None;
+                lane.writing = std::mem::take(&mut lane.waiting);
+                self.cursors.writing += 1;
+                let asked = Lane::asked(&lane.writing);
+                self.effects.push(Effect::WriteCursor(peer.clone(), asked));
+            }
+        }
+        self.cursors.lanes.retain(|_, lane| {
+            let fresh = lane
+                .written
+                .is_some_and(|at| at + CURSOR_WRITE_INTERVAL > now.instant);
+            fresh || !lane.waiting.is_empty() || !lane.writing.is_empty()
+        });
+    }
+
+    fn take_up_repeated(&mut self, now: Now) {
+        for advance in std::mem::take(&mut self.cursors.repeated) {
+            match advance {
+                Ok(advance) => self.on_advance(0, advance, now),
+                Err(rejection) => self.push(0, Down::CursorRejected(Box::new(rejection))),
             }
         }
     }
 
     pub(super) fn on_cursor_written(
         &mut self,
-        number: u64,
+        peer: &UserId,
         result: Result<CursorAdvanced, HistoryError>,
+        now: Now,
     ) {
-        let Some(writing) = self.cursors.writing.remove(&number) else {
+        let Some(lane) = self.cursors.lanes.get_mut(peer) else {
             return;
         };
-        let Writing {
-            peer,
-            mut references,
-            relay,
-        } = writing;
-        self.cursors.unanswered = self.cursors.unanswered.saturating_sub(references.len());
-        if relay
-            && let Ok(CursorAdvanced::Stored {
-                cursor,
-                moved: true,
-            }) = result
-        {
-            self.effects
-                .push(Effect::AnnounceCursor(peer.clone(), cursor));
+        let mut moves = std::mem::take(&mut lane.writing);
+        self.cursors.writing = self.cursors.writing.saturating_sub(1);
+        lane.written = Some(now.instant);
+        match result {
+            Ok(CursorAdvanced::Stored { cursor, moved }) => {
+                if moved && lane.relay(cursor) {
+                    self.effects
+                        .push(Effect::AnnounceCursor(peer.clone(), cursor));
+                }
+            }
+            // Moves that were written with one that is too high are good.
+            Ok(CursorAdvanced::AboveHead { head }) => {
+                let above = |(_, cursor): &(Ref, Cursor)| cursor.delivered > head;
+                let (bad, good): (Vec<_>, Vec<_>) = moves.into_iter().partition(above);
+                moves = bad;
+                for (reference, cursor) in good {
+                    lane.wait(reference, cursor, now.instant);
+                }
+            }
+            Err(_) => {}
         }
-        // Moves without a number share one answer.
+        self.answer_moves(moves, answer(peer.clone(), result));
+    }
+
+    /// Moves without a number share one answer.
+    fn answer_moves(&mut self, moves: Vec<(Ref, Cursor)>, answer: Down) {
+        self.cursors.unanswered = self.cursors.unanswered.saturating_sub(moves.len());
+        let mut references: Vec<Ref> = moves.into_iter().map(|(reference, _)| reference).collect();
         references.sort_unstable();
         references.dedup();
-        let answer = answer(peer, result);
         for reference in references {
             self.push(reference, answer.clone());
         }

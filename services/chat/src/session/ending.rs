@@ -10,7 +10,7 @@ use duologue_runtime::refusal::{Reason, Refusal};
 
 use super::cursors::Cursors;
 use super::sends::Sends;
-use super::{Effect, Phase, Session};
+use super::{Effect, Phase, RETRY_PAUSE, Session};
 use crate::frame::{Down, GoodbyeReason};
 
 /// Why no more frames are taken.
@@ -97,6 +97,12 @@ impl Session {
         self.end(GoodbyeReason::HistoryChanged, refusal);
     }
 
+    pub(super) fn end_unavailable(&mut self) {
+        let refusal = Refusal::new(Reason::Unavailable, "history cannot be reached; try again")
+            .retry_after(RETRY_PAUSE);
+        self.end(GoodbyeReason::Internal, refusal);
+    }
+
     pub(super) fn end_full(&mut self, what: &str) {
         let message = format!("{what}; connect again with token and positions");
         self.end(
@@ -107,7 +113,7 @@ impl Session {
 
     pub(super) fn end_without_hello(&mut self) {
         self.end(
-            GoodbyeReason::ProtocolError,
+            GoodbyeReason::Idle,
             Refusal::new(Reason::HelloTimeout, "no hello within 5 seconds"),
         );
     }

@@ -1,5 +1,9 @@
-//! Receipts and presence on their way to the device: the latest of each kind
-//! waits until there is room, so that a slow reader gets fewer, never stale ones.
+//! Receipts and presence on their way to the device: the latest of each waits
+//! until there is room, so that a slow reader gets fewer, never stale ones.
+//!
+//! If too many changes of presence wait, or some were missed, the device is told
+//! to forget what it was shown, and is told anew who is online, page by page as it
+//! reads.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +11,12 @@ use duologue_proto::ids::UserId;
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::Cursor;
 use duologue_proto::presence::UserPresence;
+use tokio::time::Instant;
 
-use super::Session;
+use super::{Effect, Now, RETRY_PAUSE, Session};
 use crate::frame::Down;
 
-/// Users whose presence may wait for a device that does not read.
+/// Users whose change of presence may wait; with more, presence is told anew.
 pub const MAX_PRESENCE: usize = 1_000;
 /// Cursors that may wait: both of every conversation.
 pub const MAX_RECEIPTS: usize = 2 * MAX_SESSION_CONVERSATIONS;
@@ -24,11 +29,41 @@ pub(super) struct Hints {
     /// By conversation and user.
     receipts: BTreeMap<(UserId, UserId), Cursor>,
     presence: BTreeMap<UserId, UserPresence>,
+    picture: Picture,
 }
+
+/// Whether the device knows who is online, as far as it was told.
+#[derive(Debug, Default)]
+enum Picture {
+    /// It was told every change.
+    #[default]
+    Whole,
+    /// It was not.
+    Lost,
+    /// It was told to forget, and who is online is being asked.
+    Asking,
+    /// The page after this user is to be asked; not before the time.
+    More(Option<UserId>, Option<Instant>),
+}
+
+/// Some users who are online, and after whom more may follow.
+pub type PresencePage = (Vec<UserPresence>, Option<UserId>);
 
 impl Hints {
     pub(super) fn is_empty(&self) -> bool {
         self.receipts.is_empty() && self.presence.is_empty()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.picture {
+            Picture::More(_, due) => due,
+            Picture::Whole | Picture::Lost | Picture::Asking => None,
+        }
+    }
+
+    pub(super) fn lose_presence(&mut self) {
+        self.presence.clear();
+        self.picture = Picture::Lost;
     }
 }
 
@@ -45,21 +80,69 @@ impl Session {
     }
 
     pub(super) fn on_presence(&mut self, presence: UserPresence) {
+        if matches!(self.hints.picture, Picture::Lost) {
+            return;
+        }
         self.hints.presence.insert(presence.user.clone(), presence);
         if self.hints.presence.len() > MAX_PRESENCE {
-            self.end_full("too many changes of presence wait");
+            self.hints.lose_presence();
         }
     }
 
-    pub(super) fn proceed_hints(&mut self) {
+    /// A page of who is online; none if that could not be known.
+    pub(super) fn on_presence_page(
+        &mut self,
+        after: Option<UserId>,
+        page: Option<PresencePage>,
+        now: Now,
+    ) {
+        if !matches!(self.hints.picture, Picture::Asking) {
+            return;
+        }
+        let Some((users, more_after)) = page else {
+            let due = Some(now.instant + RETRY_PAUSE);
+            self.hints.picture = Picture::More(after, due);
+            return;
+        };
+        for presence in users {
+            // What was told meanwhile is newer.
+            self.hints
+                .presence
+                .entry(presence.user.clone())
+                .or_insert(presence);
+        }
+        self.hints.picture = match more_after {
+            Some(user) => Picture::More(Some(user), None),
+            None => Picture::Whole,
+        };
+    }
+
+    pub(super) fn proceed_hints(&mut self, now: Now) {
         while self.has_room_for(HINT_BYTES) {
             if let Some(((peer, user), cursor)) = self.hints.receipts.pop_first() {
                 self.push(0, Down::Receipt { peer, user, cursor });
             } else if let Some((_, presence)) = self.hints.presence.pop_first() {
                 self.push(0, Down::Presence(presence));
             } else {
-                return;
+                return self.proceed_picture(now);
             }
         }
+    }
+
+    /// Asks for the next page of who is online, if the device lacks it.
+    fn proceed_picture(&mut self, now: Now) {
+        let after = match std::mem::take(&mut self.hints.picture) {
+            Picture::Lost => {
+                self.push(0, Down::PresenceReset);
+                None
+            }
+            Picture::More(after, due) if due.is_none_or(|due| due <= now.instant) => after,
+            picture @ (Picture::Whole | Picture::Asking | Picture::More(..)) => {
+                self.hints.picture = picture;
+                return;
+            }
+        };
+        self.hints.picture = Picture::Asking;
+        self.effects.push(Effect::AskPresence(after));
     }
 }

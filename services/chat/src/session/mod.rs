@@ -19,8 +19,9 @@ mod sync;
 mod tests;
 
 pub use self::catch_up::{MAX_READS, READ_BYTES, READ_MESSAGES};
-pub use self::cursors::MAX_MOVES;
-pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS};
+pub use self::cursors::{MAX_CURSOR_WRITES, MAX_MOVES};
+pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS, PresencePage};
+pub use self::sends::BEHIND_PAUSE;
 pub use self::sync::{KEPT_LEVEL, PAGE_BYTES, PAGE_CONVERSATIONS};
 
 use std::time::Duration;
@@ -41,7 +42,7 @@ use crate::frame::{Down, Ref, Up};
 
 /// Bytes that may wait for a device that reads slowly. Above it nothing is
 /// pushed but answers, and the rest is read from history later.
-pub const OUTBOX_BYTES: usize = 64 * 1024;
+pub const OUTBOX_BYTES: usize = 128 * 1024;
 /// Bytes that may wait at all: with so many, the server stops reading the stream.
 pub const OUTBOX_HARD_BYTES: usize = 2 * OUTBOX_BYTES;
 /// Pause before something that history or presence could not do is tried again.
@@ -105,8 +106,8 @@ pub enum Input {
     Read(UserId, Result<ReadPage, HistoryError>),
     /// The answer to [`Effect::Sync`].
     Synced(Result<SyncPage, HistoryError>),
-    /// The answer to [`Effect::WriteCursor`] with the same number.
-    CursorWritten(u64, Result<CursorAdvanced, HistoryError>),
+    /// The answer to [`Effect::WriteCursor`].
+    CursorWritten(UserId, Result<CursorAdvanced, HistoryError>),
     /// A message was stored by somebody else.
     Announced(Envelope),
     /// The conversation with this user has messages up to this one.
@@ -115,6 +116,10 @@ pub enum Input {
     Receipt(UserId, UserId, Cursor),
     /// A user went online or offline.
     Presence(UserPresence),
+    /// Changes of presence were missed.
+    PresenceLost,
+    /// The answer to [`Effect::AskPresence`] with the same user; none if it failed.
+    PresencePage(Option<UserId>, Option<PresencePage>),
     /// So many bytes wait in the outbox now.
     Outbox(usize),
     /// What was announced may have been lost: sync.
@@ -142,12 +147,14 @@ pub enum Effect {
     Read(ReadRequest),
     /// Ask what changed.
     Sync(SyncRequest),
-    /// Write a cursor; the answer carries the number.
-    WriteCursor(u64, UserId, Cursor),
+    /// Write this user's cursor in the conversation with the one named.
+    WriteCursor(UserId, Cursor),
     /// Relay a message that is durable.
     Announce(Envelope),
     /// Relay a cursor of this user in the conversation with the one named.
     AnnounceCursor(UserId, Cursor),
+    /// Ask who is online and visible to the user, in order, after this user.
+    AskPresence(Option<UserId>),
     /// The last effect: end the stream, with OK or with a refusal.
     End(Option<Refusal>),
 }
@@ -236,6 +243,7 @@ impl Session {
             self.sync.deadline(),
             self.catch_up.deadline(),
             self.cursors.deadline(),
+            self.hints.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -256,6 +264,11 @@ impl Session {
         }
     }
 
+    /// How many bytes wait in the outbox, as far as the session knows.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes
+    }
+
     /// Whether [`Effect::End`] was given.
     pub fn has_ended(&self) -> bool {
         self.phase == Phase::Ended
@@ -270,14 +283,21 @@ impl Session {
             Input::Appended(peer, answers) => self.on_appended(&peer, answers),
             Input::Read(peer, result) => self.on_read(&peer, result, now),
             Input::Synced(result) => self.on_synced(result, now),
-            Input::CursorWritten(number, result) => self.on_cursor_written(number, result),
+            Input::CursorWritten(peer, result) => self.on_cursor_written(&peer, result, now),
             // Nothing more is told, so nothing more is noted.
-            Input::Announced(_) | Input::Raised(..) | Input::Receipt(..) | Input::Presence(_)
+            Input::Announced(_)
+            | Input::Raised(..)
+            | Input::Receipt(..)
+            | Input::Presence(_)
+            | Input::PresenceLost
+            | Input::PresencePage(..)
                 if matches!(self.phase, Phase::Closing | Phase::Ended) => {}
             Input::Announced(envelope) => self.on_announced(envelope),
             Input::Raised(peer, seq) => self.on_raised(&peer, seq),
             Input::Receipt(peer, user, cursor) => self.on_receipt(peer, user, cursor),
             Input::Presence(presence) => self.on_presence(presence),
+            Input::PresenceLost => self.hints.lose_presence(),
+            Input::PresencePage(after, page) => self.on_presence_page(after, page, now),
             Input::Outbox(bytes) => self.outbox_bytes = bytes,
             Input::Resync => self.sync.request(),
             Input::Superseded => self.on_superseded(),
@@ -290,16 +310,26 @@ impl Session {
     fn proceed(&mut self, now: Now) {
         self.check_deadlines(now);
         self.proceed_register(now);
-        if self.phase == Phase::Live {
-            self.proceed_sync(now);
-            self.proceed_hints();
-            self.proceed_reads(now);
-            self.proceed_caught_up(now);
-        }
+        self.proceed_shown(now);
         self.proceed_sends();
         self.proceed_cursors(now);
         self.proceed_ending();
         self.proceed_heartbeat(now);
+        if self.phase == Phase::Closing && self.closing_due.is_none() {
+            self.closing_due = Some(now.instant + CLOSING_TIMEOUT);
+        }
+    }
+
+    /// What one of these has done may let another go on.
+    fn proceed_shown(&mut self, now: Now) {
+        let mut done = usize::MAX;
+        while self.phase == Phase::Live && done != self.effects.len() {
+            done = self.effects.len();
+            self.proceed_hints(now);
+            self.proceed_sync(now);
+            self.proceed_reads(now);
+            self.proceed_caught_up(now);
+        }
     }
 
     fn on_up(&mut self, reference: Ref, up: Up, now: Now) {
@@ -359,9 +389,6 @@ impl Session {
         }
         if self.expires <= now.instant {
             self.end_expired();
-        }
-        if self.phase == Phase::Closing && self.closing_due.is_none() {
-            self.closing_due = Some(now.instant + CLOSING_TIMEOUT);
         }
         if self.closing_due.is_some_and(|due| due <= now.instant) {
             self.give_up();

@@ -15,7 +15,11 @@ use duologue_proto::limits::{MAX_DEFERRED, MAX_SENDS_IN_FLIGHT};
 use duologue_runtime::refusal::{Reason, Refusal};
 
 use super::{Effect, Session};
-use crate::frame::{DeferredReason, Down, Ref, RejectedReason, Rejection, Send};
+use crate::frame::{DeferredReason, Down, GoodbyeReason, Ref, RejectedReason, Rejection, Send};
+
+/// A message behind a deferred one is not sent again before this, since it would
+/// only be deferred again.
+pub const BEHIND_PAUSE: Duration = Duration::from_millis(100);
 
 /// Everything that the device sends and that is not settled.
 #[derive(Debug, Default)]
@@ -42,7 +46,19 @@ struct InFlight {
     reference: Ref,
     message_id: MessageId,
     /// What to say if it is not found: none for one that was to be stored.
-    held: Option<(DeferredReason, Option<Duration>)>,
+    held: Option<Held>,
+    /// It was given up meanwhile: it must not hold up others.
+    abandoned: bool,
+}
+
+/// Why a send is only searched for.
+#[derive(Debug)]
+enum Held {
+    /// It will be deferred.
+    Back(DeferredReason, Duration),
+    /// Its text is longer than is allowed now; an earlier try may have come before
+    /// the limit was lowered.
+    TooLong(Box<Rejection>),
 }
 
 impl Sends {
@@ -66,6 +82,7 @@ impl Sends {
     pub(super) fn abandon(&mut self, message_id: &MessageId) {
         for lane in self.lanes.values_mut() {
             self.deferred -= lane.settle(message_id);
+            self.unanswered -= lane.give_up(message_id);
         }
         self.lanes.retain(|_, lane| !lane.is_empty());
     }
@@ -101,6 +118,22 @@ impl Lane {
         usize::from(found.is_some_and(|index| self.deferred.remove(index).is_some()))
     }
 
+    /// Forgets a send that waits, and does not hold others back for one in
+    /// flight. Returns how many were forgotten.
+    fn give_up(&mut self, message_id: &MessageId) -> usize {
+        for entry in self
+            .in_flight
+            .iter_mut()
+            .filter(|entry| entry.message_id == *message_id)
+        {
+            entry.abandoned = true;
+        }
+        let before = self.queue.len();
+        self.queue
+            .retain(|(_, send)| send.message_id != *message_id);
+        before - self.queue.len()
+    }
+
     /// Puts an id on the list; returns how many were put on: 0 or 1.
     fn defer(&mut self, message_id: MessageId) -> usize {
         if self.deferred.contains(&message_id) {
@@ -123,12 +156,14 @@ impl Lane {
                 Some(place) => place == accepted,
                 None => accepted == self.deferred.len() && !behind,
             };
-            let held = if send.over_rate.is_some() {
-                Some((DeferredReason::RateLimited, send.over_rate))
+            let held = if let Some(rejection) = send.too_long {
+                Some(Held::TooLong(rejection))
+            } else if let Some(wait) = send.over_rate {
+                Some(Held::Back(DeferredReason::RateLimited, wait))
             } else if in_order {
                 None
             } else {
-                Some((DeferredReason::BehindEarlier, None))
+                Some(Held::Back(DeferredReason::BehindEarlier, BEHIND_PAUSE))
             };
             match (place, held.is_some()) {
                 (Some(_), false) => accepted += 1,
@@ -151,6 +186,7 @@ impl Lane {
                 reference,
                 message_id: send.message_id,
                 held,
+                abandoned: false,
             });
         }
         drafts
@@ -181,10 +217,13 @@ impl Session {
         }
         self.sends.lanes.retain(|_, lane| !lane.is_empty());
         if self.sends.deferred > MAX_DEFERRED {
-            self.break_off(Refusal::new(
-                Reason::TooManyDeferred,
-                format!("more than {MAX_DEFERRED} sends are deferred; resend the oldest first"),
-            ));
+            self.end(
+                GoodbyeReason::Resync,
+                Refusal::new(
+                    Reason::TooManyDeferred,
+                    format!("more than {MAX_DEFERRED} sends are deferred; resend the oldest first"),
+                ),
+            );
         }
     }
 
@@ -220,7 +259,7 @@ impl Session {
                 };
                 self.push(entry.reference, Down::Rejected(Box::new(rejection)));
             }
-            Appended::Unsettled(unsettled) => self.defer(peer, entry, &unsettled),
+            Appended::Unsettled(unsettled) => self.unsettled(peer, entry, &unsettled),
         }
     }
 
@@ -230,14 +269,17 @@ impl Session {
         }
     }
 
-    fn defer(&mut self, peer: &UserId, entry: InFlight, unsettled: &Unsettled) {
-        if let Some(lane) = self.sends.lanes.get_mut(peer) {
-            self.sends.deferred += lane.defer(entry.message_id.clone());
-        }
+    fn unsettled(&mut self, peer: &UserId, entry: InFlight, unsettled: &Unsettled) {
         let (reason, retry_after) = match (unsettled.reason, entry.held) {
-            (UnsettledReason::NotFound, Some((reason, wait))) => (reason, wait),
+            (UnsettledReason::NotFound, Some(Held::TooLong(rejection))) => {
+                self.settle(peer, &entry.message_id);
+                return self.push(entry.reference, Down::Rejected(rejection));
+            }
+            (UnsettledReason::NotFound, Some(Held::Back(reason, wait))) => (reason, Some(wait)),
             // It was to be stored, but one before it in its run was not.
-            (UnsettledReason::NotFound, None) => (DeferredReason::BehindEarlier, None),
+            (UnsettledReason::NotFound, None) => {
+                (DeferredReason::BehindEarlier, Some(BEHIND_PAUSE))
+            }
             (UnsettledReason::AfterSeqTooOld, _) => (DeferredReason::AfterSeqTooOld, None),
             (UnsettledReason::AfterSeqAhead, _) => (DeferredReason::AfterSeqAhead, None),
             (UnsettledReason::Contended, _) => (DeferredReason::Contended, unsettled.retry_after),
@@ -245,6 +287,9 @@ impl Session {
                 (DeferredReason::Unavailable, unsettled.retry_after)
             }
         };
+        if let Some(lane) = self.sends.lanes.get_mut(peer).filter(|_| !entry.abandoned) {
+            self.sends.deferred += lane.defer(entry.message_id.clone());
+        }
         let deferred = Down::Deferred {
             message_id: entry.message_id,
             peer: peer.clone(),

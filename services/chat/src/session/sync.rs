@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::catch_up::{CatchUp, Start};
 use super::opening::pause;
-use super::{Effect, Now, Phase, RETRY_PAUSE, Session};
-use crate::frame::{Down, GoodbyeReason};
+use super::{Effect, Now, Phase, Session};
+use crate::frame::Down;
 
 /// Conversations on one page of a sync.
 pub const PAGE_CONVERSATIONS: usize = 100;
@@ -175,10 +175,8 @@ impl Session {
                  connect without it",
             )),
             Err(error) => {
-                let refusal = Refusal::new(Reason::Unavailable, "history cannot be reached")
-                    .retry_after(RETRY_PAUSE);
                 tracing::warn!(%error, "a sync failed for good");
-                self.end(GoodbyeReason::Internal, refusal);
+                self.end_unavailable();
             }
         }
     }

@@ -70,6 +70,7 @@ pub(super) fn send(peer: &str, id: &str) -> Input {
             after_seq: Some(Seq::ZERO),
             body: Bytes::from_static(b"x"),
             over_rate: None,
+            too_long: None,
         }),
     )
 }
@@ -214,7 +215,7 @@ fn a_stream_without_hello_ends_after_five_seconds() {
         Some(driven.now.instant + Duration::from_secs(5))
     );
     let effects = driven.after(Duration::from_secs(5));
-    assert_eq!(goodbye(&effects), Some(GoodbyeReason::ProtocolError));
+    assert_eq!(goodbye(&effects), Some(GoodbyeReason::Idle));
     assert_eq!(ended(&effects), Some(Some(Reason::HelloTimeout)));
 }
 
@@ -635,7 +636,7 @@ fn cursors_are_relayed_at_once_and_written_together_after_five_seconds() {
             .any(|effect| matches!(effect, Effect::WriteCursor(..)))
     );
     let effects = driven.after(Duration::from_secs(5));
-    let [Effect::WriteCursor(number, _, cursor)] = effects.as_slice() else {
+    let [Effect::WriteCursor(peer, cursor)] = effects.as_slice() else {
         panic!("{effects:?}")
     };
     assert_eq!(cursor.delivered, Seq(5));
@@ -643,7 +644,7 @@ fn cursors_are_relayed_at_once_and_written_together_after_five_seconds() {
         cursor: *cursor,
         moved: true,
     };
-    let effects = driven.give([Input::CursorWritten(*number, Ok(stored))]);
+    let effects = driven.give([Input::CursorWritten(peer.clone(), Ok(stored))]);
     let numbers: Vec<u64> = effects
         .iter()
         .filter_map(|effect| match effect {
@@ -658,11 +659,11 @@ fn cursors_are_relayed_at_once_and_written_together_after_five_seconds() {
 fn a_cursor_that_may_be_above_the_head_is_not_relayed_before_it_is_stored() {
     let mut driven = Driven::live(&[("bob", 2)]);
     let effects = driven.give([advance("bob", 3)]);
-    let [Effect::WriteCursor(number, _, _)] = effects.as_slice() else {
+    let [Effect::WriteCursor(peer, _)] = effects.as_slice() else {
         panic!("{effects:?}")
     };
     let refused = CursorAdvanced::AboveHead { head: Seq(2) };
-    let effects = driven.give([Input::CursorWritten(*number, Ok(refused))]);
+    let effects = driven.give([Input::CursorWritten(peer.clone(), Ok(refused))]);
     assert!(matches!(
         pushed(&effects).as_slice(),
         [Down::CursorRejected(rejection)] if rejection.head == Some(Seq(2))
@@ -679,11 +680,11 @@ fn cursors_that_wait_are_written_at_the_end_of_the_session() {
     let mut driven = Driven::live(&[("bob", 9)]);
     driven.give([advance("bob", 3)]);
     let effects = driven.give([Input::Gone]);
-    let [Effect::Release, Effect::WriteCursor(number, ..)] = effects.as_slice() else {
+    let [Effect::Release, Effect::WriteCursor(peer, ..)] = effects.as_slice() else {
         panic!("{effects:?}")
     };
     let effects = driven.give([Input::CursorWritten(
-        *number,
+        peer.clone(),
         Err(HistoryError::Unavailable { retry_after: None }),
     )]);
     assert_eq!(ended(&effects), Some(None));

@@ -30,6 +30,12 @@ pub trait Stored {
 
     /// The highest reading.
     fn reading(&self) -> UnixMillis;
+
+    /// The head of a conversation where it is known without a look at the messages:
+    /// its slots are filled up to it, and none behind it.
+    fn known_head(&self, _conversation: &ConversationId) -> Option<Seq> {
+        None
+    }
 }
 
 /// What a group changes: to be made durable in one step, all or nothing.
@@ -37,6 +43,8 @@ pub trait Stored {
 pub struct Changes {
     /// Messages; their slots are absent in the store.
     pub messages: BTreeMap<(ConversationId, Seq), StoredMessage>,
+    /// The heads that follow from these.
+    pub heads: BTreeMap<ConversationId, Seq>,
     /// Activity rows of users.
     pub activity: BTreeSet<(UserId, Activity)>,
     /// Conversation rows: (user, peer).
@@ -126,25 +134,33 @@ impl<S: Stored> Plan<'_, S> {
             }
         }
         self.raise_reading(run.read_at);
-        let mut stored = 0;
+        let known = self.changes.heads.get(&run.conversation).copied();
+        let mut head = known.or_else(|| self.stored.known_head(&run.conversation));
+        let (mut stored, mut stop) = (0, None);
         for message in run.messages {
-            if let Err(stop) = self.fill_slot(&run.conversation, message) {
-                return stopped(stored, stop);
+            let seq = message.envelope.seq;
+            // Behind a known head there is nothing to look at.
+            if head.map(Seq::next) != Some(seq)
+                && let Err(why) = self.look_at_slot(&run.conversation, seq)
+            {
+                stop = Some(why);
+                break;
             }
+            self.fill_slot(&run.conversation, message);
+            head = Some(seq);
             stored += 1;
+        }
+        if let (Some(head), true) = (head, stored > 0) {
+            self.changes.heads.insert(run.conversation, head);
         }
         PutOutcome {
             stored,
-            stopped: None,
+            stopped: stop,
         }
     }
 
-    fn fill_slot(
-        &mut self,
-        conversation: &ConversationId,
-        message: StoredMessage,
-    ) -> Result<(), PutStop> {
-        let seq = message.envelope.seq;
+    /// Whether the slot can be filled: it is absent, and the one before is not.
+    fn look_at_slot(&self, conversation: &ConversationId, seq: Seq) -> Result<(), PutStop> {
         if let Some(holder) = self.message(conversation, seq).map_err(PutStop::Failed)? {
             return Err(PutStop::Occupied(Box::new(holder)));
         }
@@ -159,11 +175,13 @@ impl<S: Stored> Plan<'_, S> {
                 "the slot before is absent",
             )));
         }
-        self.raise_reading(message.envelope.accepted_at);
-        self.changes
-            .messages
-            .insert((conversation.clone(), seq), message);
         Ok(())
+    }
+
+    fn fill_slot(&mut self, conversation: &ConversationId, message: StoredMessage) {
+        self.raise_reading(message.envelope.accepted_at);
+        let slot = (conversation.clone(), message.envelope.seq);
+        self.changes.messages.insert(slot, message);
     }
 
     fn put_cursor(

@@ -30,7 +30,7 @@ use tokio::sync::Semaphore;
 use self::directory::Directory;
 pub use self::directory::FORMAT;
 use self::step::EmbeddedStep;
-pub use self::step::{MAX_LEVEL_0_TABLES, MAX_SEALED_MEMTABLES, ROOM_POLL};
+pub use self::step::{MAX_KNOWN_HEADS, MAX_LEVEL_0_TABLES, MAX_SEALED_MEMTABLES, ROOM_POLL};
 use self::tables::Tables;
 pub use self::tables::{
     CACHE_BYTES, JOURNALS_BYTES, MAX_OPEN_FILES, MESSAGES_BUFFER_BYTES, ROWS_BUFFER_BYTES, WORKERS,

@@ -1,16 +1,20 @@
 //! The commit step of the embedded engine: one batch per group, synced. It blocks,
 //! so it has a thread of its own.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use duologue_proto::ids::{ConversationId, Seq, UnixMillis, UserId};
+use duologue_proto::message::Cursor;
 use duologue_runtime::clock::Clock;
 use fjall::{Keyspace, PersistMode};
 
 use super::tables::Tables;
-use crate::committer::rules::plan;
+use crate::committer::rules::{Changes, Stored, plan};
 use crate::committer::{CommitError, CommitStep, Operation, Outcome};
+use crate::store::{StoreError, StoredMessage};
 
 /// Memtables of a keyspace that may wait to be written out before the writer waits
 /// for them.
@@ -19,16 +23,32 @@ pub const MAX_SEALED_MEMTABLES: usize = 2;
 pub const MAX_LEVEL_0_TABLES: usize = 24;
 /// How often the writer looks whether it may go on.
 pub const ROOM_POLL: Duration = Duration::from_millis(5);
+/// Conversations whose head the writer remembers; more, and it forgets all of them.
+pub const MAX_KNOWN_HEADS: usize = 16_384;
 
 /// Writes groups to the tables.
 pub(super) struct EmbeddedStep {
     tables: Arc<Tables>,
     clock: Arc<dyn Clock>,
+    /// Heads of conversations. There is no other writer.
+    heads: HashMap<ConversationId, Seq>,
 }
 
 impl EmbeddedStep {
     pub(super) fn new(tables: Arc<Tables>, clock: Arc<dyn Clock>) -> Self {
-        Self { tables, clock }
+        Self {
+            tables,
+            clock,
+            heads: HashMap::new(),
+        }
+    }
+
+    /// Remembers the heads that were made durable.
+    fn learn(&mut self, changes: Changes) {
+        if self.heads.len() + changes.heads.len() > MAX_KNOWN_HEADS {
+            self.heads.clear();
+        }
+        self.heads.extend(changes.heads);
     }
 
     /// Waits until the tables keep up. fjall would wait too, at higher numbers, but
@@ -48,11 +68,34 @@ impl CommitStep for EmbeddedStep {
     fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
         let failed = |error: fjall::Error| CommitError(error.to_string());
         self.wait_for_room().map_err(failed)?;
-        let (changes, outcomes) = plan(&*self.tables, group, self.clock.now());
+        let (changes, outcomes) = plan(&*self, group, self.clock.now());
         if !changes.is_empty() {
             self.tables.write(&changes).map_err(failed)?;
+            self.learn(changes);
         }
         Ok(outcomes)
+    }
+}
+
+impl Stored for EmbeddedStep {
+    fn message(
+        &self,
+        conversation: &ConversationId,
+        seq: Seq,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        self.tables.message(conversation, seq)
+    }
+
+    fn cursor(&self, conversation: &ConversationId, user: &UserId) -> Result<Cursor, StoreError> {
+        self.tables.cursor(conversation, user)
+    }
+
+    fn reading(&self) -> UnixMillis {
+        self.tables.reading()
+    }
+
+    fn known_head(&self, conversation: &ConversationId) -> Option<Seq> {
+        self.heads.get(conversation).copied()
     }
 }
 

@@ -19,7 +19,7 @@ use fjall::{
     CompressionType, Database, JournalRecoveryError, Keyspace, KeyspaceCreateOptions, PersistMode,
 };
 
-use super::journal::cut_torn_batch;
+use super::journal::{cut_torn_batch, find_damage};
 use super::values::Unreadable;
 use super::{keys, values};
 use crate::committer::rules::{Changes, Stored};
@@ -76,7 +76,7 @@ impl Tables {
 
     /// Opens the history at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = recover_database(path).map_err(engine_error)?;
+        let database = recover_database(path)?;
         let keyspace = |name| {
             if !database.keyspace_exists(name) {
                 return Err(Unreadable("a keyspace that is missing").into());
@@ -201,19 +201,30 @@ fn open_database(path: &Path) -> fjall::Result<Database> {
         .open()
 }
 
-/// Opens a database of which a loss of power may have torn the journal's end.
-fn recover_database(path: &Path) -> fjall::Result<Database> {
+/// Opens a database of which a loss of power may have torn the journal's end; one
+/// whose journal is damaged before that is refused.
+fn recover_database(path: &Path) -> Result<Database, StoreError> {
+    let io_error = |error: std::io::Error| engine_error(error.into());
+    if let Some((journal, place)) = find_damage(path).map_err(io_error)? {
+        return Err(StoreError::Corrupt(format!(
+            "{} is damaged at byte {place}, before messages that were acknowledged; \
+             nothing was changed",
+            journal.display()
+        )));
+    }
     match open_database(path) {
         Err(fjall::Error::JournalRecovery(JournalRecoveryError::ChecksumMismatch))
-            if cut_torn_batch(path)? =>
+            if cut_torn_batch(path).map_err(io_error)? =>
         {
             tracing::warn!(
-                "the journal's last batch was torn, and is dropped: nothing in it was acknowledged"
+                "the journal's last batch was torn, and is dropped: unless the disk has damaged \
+                 it later, nothing in it was acknowledged"
             );
             open_database(path)
         }
         opened => opened,
     }
+    .map_err(engine_error)
 }
 
 fn options(name: &str) -> KeyspaceCreateOptions {

@@ -351,3 +351,28 @@ async fn damage_before_the_last_commit_is_refused_and_not_dropped() {
     ));
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
+
+/// fjall takes it for a torn end, and would drop the batch and all behind it.
+#[tokio::test]
+async fn a_damaged_head_of_a_synced_batch_is_refused_and_not_taken_for_the_end() {
+    let (_, _, whole) = three_messages().await;
+    let text = b"body of m2";
+    let at = whole.windows(text.len()).position(|window| window == text);
+    // Somewhere before it the batch begins.
+    let start = whole[..at.unwrap()]
+        .windows(4)
+        .rposition(|window| window == b"FJL\x03")
+        .unwrap()
+        + 4;
+    for (place, damage) in [(start, 0xff), (start + 1, 0xff), (start + 13, 0)] {
+        let (directory, path, mut bytes) = three_messages().await;
+        bytes[place] = damage;
+        fs::write(&path, &bytes).unwrap();
+        let opened = try_open(directory.path());
+        assert!(
+            matches!(opened, Err(OpenError::Engine { .. })),
+            "byte {place}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}

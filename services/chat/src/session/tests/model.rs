@@ -74,7 +74,7 @@ enum Waiting {
     Read(UserId, ReadPage),
     Sync(SyncPage),
     Append(Run),
-    Cursor(u64, Cursor),
+    Cursor(UserId, Cursor),
 }
 
 /// What the device has seen, checked frame by frame.
@@ -162,13 +162,18 @@ impl World {
                         .push(Waiting::Ready(Input::Registered(Ok(registered))));
                 }
                 Effect::Append(run) => self.waiting.push(Waiting::Append(run)),
-                Effect::WriteCursor(number, _, cursor) => {
-                    self.waiting.push(Waiting::Cursor(number, cursor));
+                Effect::WriteCursor(peer, cursor) => {
+                    self.waiting.push(Waiting::Cursor(peer, cursor));
                 }
-                Effect::Announce(_) | Effect::AnnounceCursor(..) | Effect::Release => {}
+                Effect::Announce(_)
+                | Effect::AnnounceCursor(..)
+                | Effect::AskPresence(_)
+                | Effect::Release => {}
                 Effect::End(refusal) => panic!("the session ended: {refusal:?}"),
             }
         }
+        let more = self.session.handle([], self.now);
+        assert!(more.is_empty(), "a call more changes nothing: {more:?}");
         // Beside what is pushed, answers to sends, of which so many may wait.
         assert!(
             self.outbox_bytes <= OUTBOX_BYTES + 256 * 256,
@@ -232,8 +237,8 @@ impl World {
                 let peer = run.peer.clone();
                 Input::Appended(peer, self.append(&run, fails))
             }
-            Waiting::Cursor(number, cursor) => Input::CursorWritten(
-                number,
+            Waiting::Cursor(peer, cursor) => Input::CursorWritten(
+                peer,
                 Ok(CursorAdvanced::Stored {
                     cursor,
                     moved: true,
