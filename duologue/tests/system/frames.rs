@@ -39,17 +39,36 @@ async fn frames_piped_in_at_once_are_all_answered_and_the_stream_ends_with_ok() 
     )
     .await;
     assert!(end.status.is_ok(), "{end:?}");
-    let kinds: Vec<_> = end.frames.iter().map(|frame| kind(frame.frame.as_ref())).collect();
+    let kinds: Vec<_> = end
+        .frames
+        .iter()
+        .map(|frame| kind(frame.frame.as_ref()))
+        .collect();
     assert_eq!(kinds[0], "Welcome");
     let mut answers: Vec<_> = end.frames.iter().filter(|frame| frame.r#ref > 0).collect();
     let to_bob: Vec<_> = answers.iter().map(|frame| frame.r#ref).collect();
-    let place = |number| to_bob.iter().position(|answered| *answered == number).unwrap();
+    let place = |number| {
+        to_bob
+            .iter()
+            .position(|answered| *answered == number)
+            .unwrap()
+    };
     assert!(place(2) < place(3) && place(3) < place(7), "{to_bob:?}");
     answers.sort_by_key(|frame| frame.r#ref);
-    let answered: Vec<_> = answers.iter().map(|frame| kind(frame.frame.as_ref())).collect();
+    let answered: Vec<_> = answers
+        .iter()
+        .map(|frame| kind(frame.frame.as_ref()))
+        .collect();
     assert_eq!(
         answered,
-        ["Stored", "Stored", "Stored", "Pong", "CursorStored", "Stored"]
+        [
+            "Stored",
+            "Stored",
+            "Stored",
+            "Pong",
+            "CursorStored",
+            "Stored"
+        ]
     );
     assert_eq!(kinds.iter().filter(|kind| *kind == "CaughtUp").count(), 1);
     assert_eq!(kinds.len(), 8, "{kinds:?}");

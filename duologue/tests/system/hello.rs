@@ -83,7 +83,7 @@ async fn hello_must_come_within_five_seconds() {
     let began = Instant::now();
     let end = Session::connect(&chat).await.end().await;
     assert!(began.elapsed() >= limits::HELLO_TIMEOUT);
-    assert_eq!(end.goodbye().reason(), GoodbyeReason::ProtocolError);
+    assert_eq!(end.goodbye().reason(), GoodbyeReason::Idle);
     assert_refused(end.status(), Reason::HelloTimeout);
 }
 
@@ -183,8 +183,8 @@ fn broken() -> Vec<(Hello, &'static str)> {
         (device("", 1), "hello.device_id"),
         (device("a.b", 1), "hello.device_id"),
         (device(&long(65), 1), "hello.device_id"),
-        (device("phone", now + 2 * day), "hello.connect_number"),
-        (device("phone", u64::MAX), "hello.connect_number"),
+        (device("phone", now + 2 * day), "connect_number"),
+        (device("phone", u64::MAX), "connect_number"),
     ]
 }
 
@@ -201,13 +201,15 @@ async fn a_hello_outside_its_rules_is_refused_by_both_doors_and_the_field_named(
         );
         assert!(end.goodbye().detail.contains(field), "{end:?}");
         assert_field(end.status(), field);
-        let hello = Some(hello);
-        let request = duologue_proto::chat::v1::SubscribeRequest { hello };
+        if !hello.access_token.is_empty() {
+            continue; // This call has no such field.
+        }
+        let request = crate::support::session::subscribe(hello);
         let refused = match chat.subscribe(request).await {
             Err(status) => status,
             Ok(stream) => first_status(stream.into_inner()).await,
         };
-        assert_field(&refused, field);
+        assert_field(&refused, field.trim_start_matches("hello."));
     }
 }
 

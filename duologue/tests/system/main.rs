@@ -4,11 +4,34 @@
 //! knows how the program is made, but for `two_nodes`, which proves a seam.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for some kinds of frames and takes no others"
+)]
 
 mod support;
 
-mod hello;
+mod admin;
+mod configuration;
+mod connections;
+mod contract;
+mod conversations;
 mod cursors;
+mod data_directory;
+mod devices;
+mod drain;
 mod frames;
+mod hello;
+mod limits;
+mod logs;
+mod pages;
+mod presence;
+mod resume;
 mod sends;
+mod slow_reader;
+mod storm;
+mod tls;
 mod tokens;
+mod two_nodes;
+mod unary;
+mod unary_sends;

@@ -3,15 +3,19 @@
 use duologue_proto::chat::v1::converse_request::Frame as Up;
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_proto::chat::v1::{
-    Deferred, DeferredReason, Rejected, RejectedReason, SendMessage, Stored,
+    Deferred, DeferredReason, GoodbyeReason, Rejected, RejectedReason, SendMessage, Stored,
 };
+use duologue_runtime::refusal::Reason;
 
 use crate::support::calls::{history, sent_many, seqs, text_of};
 use crate::support::frames::{abandon, hello, message, ping, send, send_after};
+use crate::support::refused::assert_refused;
 use crate::support::{Server, Session};
 
 async fn alice(server: &Server) -> Session {
-    Session::caught_up(&server.chat("alice").await, hello()).await.0
+    Session::caught_up(&server.chat("alice").await, hello())
+        .await
+        .0
 }
 
 async fn stored(session: &mut Session, frame: Up) -> Stored {
@@ -46,9 +50,15 @@ async fn text_is_counted_in_bytes_and_may_be_exactly_at_the_limit() {
         stored(&mut alice, send("bob", &id, most)).await;
         let over = rejected(&mut alice, send("bob", "over", &format!("{most}x"))).await;
         assert_eq!(over.reason(), RejectedReason::TooLong);
-        assert_eq!((over.message_id.as_str(), over.peer.as_str()), ("over", "bob"));
+        assert_eq!(
+            (over.message_id.as_str(), over.peer.as_str()),
+            ("over", "bob")
+        );
         assert_eq!(over.field, "body.text");
-        assert!(over.detail.contains("8193") && over.detail.contains("8192"), "{over:?}");
+        assert!(
+            over.detail.contains("8193") && over.detail.contains("8192"),
+            "{over:?}"
+        );
     }
     let kept = history(&mut server.chat("bob").await, "alice").await;
     let lengths: Vec<_> = kept.iter().map(|one| text_of(one).len()).collect();
@@ -69,7 +79,10 @@ async fn a_send_outside_its_rules_is_rejected_and_the_stream_goes_on() {
     let server = Server::start(&[]).await;
     let mut alice = alice(&server).await;
     let long = "x".repeat(65);
-    let body = |body| SendMessage { body, ..message("bob", "m", "") };
+    let body = |body| SendMessage {
+        body,
+        ..message("bob", "m", "")
+    };
     let empty = duologue_proto::chat::v1::Body { kind: None };
     for (said, field) in [
         (message("", "m", "hi"), "peer"),
@@ -92,14 +105,19 @@ async fn a_send_outside_its_rules_is_rejected_and_the_stream_goes_on() {
     }
     let most = "a-Z_9".repeat(12) + "last";
     let peer = "a.b_c-d@e+F9".to_owned();
-    assert_eq!(stored(&mut alice, send(&peer, &most, "hi")).await.message_id, most);
+    assert_eq!(
+        stored(&mut alice, send(&peer, &most, "hi"))
+            .await
+            .message_id,
+        most
+    );
 }
 
 #[tokio::test]
 async fn what_is_echoed_of_an_id_that_is_far_too_long_is_bounded() {
     let server = Server::start(&[]).await;
     let mut alice = alice(&server).await;
-    let long = "é".repeat(20_000);
+    let long = "é".repeat(10_000);
     let refused = rejected(&mut alice, send(&long, &long, "hi")).await;
     assert!(refused.peer.len() <= 128 && refused.message_id.len() <= 128);
     assert!(refused.peer.starts_with('é'));
@@ -126,9 +144,14 @@ async fn another_text_under_the_same_id_is_rejected() {
     stored(&mut alice, send("bob", "m", "hi")).await;
     let other = rejected(&mut alice, send("bob", "m", "hello")).await;
     assert_eq!(other.reason(), RejectedReason::MessageIdReused);
-    assert_eq!((other.message_id.as_str(), other.field.as_str()), ("m", "message_id"));
+    assert_eq!(
+        (other.message_id.as_str(), other.field.as_str()),
+        ("m", "message_id")
+    );
     // The id is the sender's: in bob's hands it is another one.
-    let mut bob = Session::caught_up(&server.chat("bob").await, hello()).await.0;
+    let mut bob = Session::caught_up(&server.chat("bob").await, hello())
+        .await
+        .0;
     assert_eq!(stored(&mut bob, send("alice", "m", "hello")).await.seq, 2);
 }
 
@@ -155,7 +178,12 @@ async fn an_after_seq_above_the_head_is_deferred_with_the_head() {
     let ahead = deferred(&mut alice, send_after("bob", "n", "hi", 5)).await;
     assert_eq!(ahead.reason(), DeferredReason::AfterSeqAhead);
     assert_eq!(ahead.head, Some(1));
-    assert_eq!(stored(&mut alice, send_after("bob", "n", "hi", 1)).await.seq, 2);
+    assert_eq!(
+        stored(&mut alice, send_after("bob", "n", "hi", 1))
+            .await
+            .seq,
+        2
+    );
 }
 
 #[tokio::test]
@@ -166,7 +194,12 @@ async fn an_after_seq_too_far_back_is_deferred_with_the_head() {
     let old = deferred(&mut alice, send_after("bob", "n", "hi", 0)).await;
     assert_eq!(old.reason(), DeferredReason::AfterSeqTooOld);
     assert_eq!(old.head, Some(257));
-    assert_eq!(stored(&mut alice, send_after("bob", "n", "hi", 1)).await.seq, 258);
+    assert_eq!(
+        stored(&mut alice, send_after("bob", "n", "hi", 1))
+            .await
+            .seq,
+        258
+    );
 }
 
 #[tokio::test]
@@ -181,7 +214,10 @@ async fn what_follows_a_deferred_message_waits_behind_it_so_that_order_is_kept()
     stored(&mut alice, send("bob", "a", "first")).await;
     stored(&mut alice, send("bob", "b", "second")).await;
     let kept = history(&mut server.chat("bob").await, "alice").await;
-    assert_eq!(kept.iter().map(text_of).collect::<Vec<_>>(), ["first", "second"]);
+    assert_eq!(
+        kept.iter().map(text_of).collect::<Vec<_>>(),
+        ["first", "second"]
+    );
 }
 
 #[tokio::test]
@@ -217,4 +253,81 @@ async fn a_burst_far_beyond_what_may_be_in_flight_is_stored_in_order() {
     alice.ask(2_000, ping()).await;
     let kept = history(&mut server.chat("bob").await, "alice").await;
     assert!(kept.iter().map(text_of).eq(ids.iter().map(String::as_str)));
+}
+
+#[tokio::test]
+async fn the_same_message_by_several_streams_at_once_is_stored_once() {
+    let server = Server::start(&[]).await;
+    let mut streams = [
+        alice(&server).await,
+        alice(&server).await,
+        alice(&server).await,
+    ];
+    for number in 1..=30_u64 {
+        let id = format!("m{number}");
+        for stream in &streams {
+            stream
+                .say(number, send_after("bob", &id, "hi", number - 1))
+                .await;
+        }
+        let mut originals = 0;
+        for stream in &mut streams {
+            match stream.answer(number).await {
+                Frame::Stored(stored) => {
+                    assert_eq!(stored.seq, number);
+                    originals += u64::from(!stored.duplicate);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(originals, 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_by_a_device_that_vanished_is_stored_and_relayed() {
+    let server = Server::start(&[]).await;
+    let mut bob = Session::caught_up(&server.chat("bob").await, hello())
+        .await
+        .0;
+    let alice = alice(&server).await;
+    for number in 1..=20_u64 {
+        alice
+            .say(number, send("bob", &format!("m{number}"), "hi"))
+            .await;
+    }
+    // What has left the device by now; the first has for certain.
+    let mut alice = alice;
+    alice.answer(1).await;
+    drop(alice);
+    assert_eq!(bob.messages(1).await[0].seq, 1);
+    let mut chat = server.chat("alice").await;
+    let last = crate::support::calls::sent(&mut chat, "bob", "last", "bye").await;
+    let shown = bob.messages(usize::try_from(last).unwrap() - 1).await;
+    assert_eq!(shown.last().map(|one| one.seq), Some(last));
+}
+
+#[tokio::test]
+async fn a_session_keeps_1024_deferred_messages_and_ends_at_more() {
+    let server = Server::start(&["--sends", "10000/10000"]).await;
+    let mut alice = alice(&server).await;
+    deferred(&mut alice, send_after("bob", "first", "hi", 7)).await;
+    for number in 1..=1_024_u64 {
+        alice
+            .say(number, send("bob", &format!("m{number}"), "hi"))
+            .await;
+    }
+    let end = alice.end().await;
+    assert_eq!(end.goodbye().reason(), GoodbyeReason::Resync);
+    assert_refused(end.status(), Reason::TooManyDeferred);
+    let count = end
+        .frames
+        .iter()
+        .filter(|frame| matches!(frame.frame, Some(Frame::Deferred(_))));
+    assert_eq!(count.count(), 1_024);
+    assert!(
+        history(&mut server.chat("bob").await, "alice")
+            .await
+            .is_empty()
+    );
 }

@@ -43,15 +43,7 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
     let mut talk = Talk::begin(setup, folder.path(), address).await?;
 
     for _ in 0..KILLS {
-        talk.flow().await?;
-        server.signal("STOP").await?;
-        talk.listen().await?;
-        while talk.unanswered() < MIN_UNANSWERED {
-            server.signal("CONT").await?;
-            talk.flow().await?;
-            server.signal("STOP").await?;
-            talk.listen().await?;
-        }
+        talk.until_unanswered(&server).await?;
         server.kill()?;
         server.ended(END_LIMIT).await?;
         talk.notice().await?;
@@ -91,8 +83,21 @@ impl Talk {
         })
     }
 
-    /// Talks until a kill would meet enough that is not answered: right after a
-    /// burst, behind which older sends are in every state.
+    /// Stops the server at a moment when enough is not answered.
+    async fn until_unanswered(&mut self, server: &Server) -> Result<()> {
+        loop {
+            self.flow().await?;
+            server.signal("STOP").await?;
+            self.listen().await?;
+            if self.unanswered() >= MIN_UNANSWERED {
+                return Ok(());
+            }
+            server.signal("CONT").await?;
+        }
+    }
+
+    /// Talks for a while, and returns right after a burst, behind which older sends
+    /// are in every state.
     async fn flow(&mut self) -> Result<()> {
         loop {
             self.take_event().await?;

@@ -54,6 +54,18 @@ impl Server {
         endpoint.connect().await.unwrap()
     }
 
+    /// A client that takes next to nothing that it does not read.
+    pub(crate) async fn chat_with_small_window(&self, user: &str) -> Chat {
+        /// The smallest that every client must have.
+        const WINDOW_BYTES: u32 = 65_535;
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
+        let endpoint = endpoint
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        let channel = endpoint.connect().await.unwrap();
+        client(channel, Bearer::new(&self.token(user)))
+    }
+
     /// A client with this token.
     pub(crate) async fn chat_with(&self, bearer: Bearer) -> Chat {
         client(self.channel().await, bearer)
@@ -66,7 +78,7 @@ impl Server {
 
     /// A token for an hour.
     pub(crate) fn token(&self, user: &str) -> String {
-        self.place.token(user, Duration::from_secs(3_600))
+        self.place.token(user, Duration::from_hours(1))
     }
 }
 

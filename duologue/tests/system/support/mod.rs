@@ -16,7 +16,7 @@ pub(crate) use server::{Place, Server, program};
 pub(crate) use session::{End, Session, Watch};
 
 /// Within this everything happens that should; a busy machine is slow.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Waits for something that must happen.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {

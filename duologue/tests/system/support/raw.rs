@@ -65,7 +65,8 @@ pub(crate) async fn call(
     }
     let path: PathAndQuery = path.parse().unwrap();
     let mut grpc = Grpc::new(channel);
-    grpc.ready().await.unwrap();
+    let ready = soon(grpc.ready()).await;
+    ready.map_err(|error| Status::unavailable(error.to_string()))?;
     soon(grpc.streaming(request, path, Raw)).await
 }
 

@@ -91,7 +91,7 @@ impl Place {
 pub(crate) struct Server {
     child: Child,
     /// Held, so that the server can go on writing.
-    _stdout: Lines<BufReader<ChildStdout>>,
+    stdout: Lines<BufReader<ChildStdout>>,
     pub(crate) place: Place,
     pub(crate) banner: String,
     pub(crate) grpc: SocketAddr,
@@ -119,7 +119,7 @@ impl Server {
             grpc: address(&banner, "gRPC"),
             admin: address(&banner, "admin"),
             child,
-            _stdout: stdout,
+            stdout,
             place,
             banner,
         }
@@ -129,7 +129,7 @@ impl Server {
     pub(crate) async fn rest_of_banner(&mut self, until: &str) -> String {
         let mut text = String::new();
         while !text.contains(until) {
-            let line = soon(self._stdout.next_line()).await.unwrap();
+            let line = soon(self.stdout.next_line()).await.unwrap();
             text.push_str(&line.expect("the server said less"));
             text.push('\n');
         }

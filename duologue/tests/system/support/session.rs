@@ -1,5 +1,7 @@
 //! One stream, by either door.
 
+use std::time::Duration;
+
 use duologue_proto::chat::v1::converse_request::Frame as Up;
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_proto::chat::v1::subscribe_response::Frame as SubscribeFrame;
@@ -15,6 +17,9 @@ use super::{Chat, soon};
 
 /// Frames up that may wait for the connection.
 const FRAMES: usize = 1_024;
+
+/// Heartbeats of one stream, after which what a test waits for does not happen.
+const MAX_HEARTBEATS: u32 = 3;
 
 /// How a stream ended: what came before, and the status.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ impl End {
 pub(crate) struct Session {
     up: Option<mpsc::Sender<ConverseRequest>>,
     down: Streaming<ConverseResponse>,
+    heartbeats: u32,
     /// Of a session that is open.
     pub(crate) welcome: Welcome,
 }
@@ -59,6 +65,7 @@ impl Session {
         Self {
             up: Some(up),
             down,
+            heartbeats: 0,
             welcome: Welcome::default(),
         }
     }
@@ -104,6 +111,15 @@ impl Session {
         let _ = soon(up.send(request)).await;
     }
 
+    /// Says something if it is taken within a moment.
+    pub(crate) async fn try_say(&self, reference: u64, frame: Up) -> bool {
+        /// Far longer than a frame takes that is taken at all.
+        const MOMENT: Duration = Duration::from_secs(2);
+        tokio::time::timeout(MOMENT, self.say(reference, frame))
+            .await
+            .is_ok()
+    }
+
     /// Half-closes: nothing more will be said.
     pub(crate) fn finish(&mut self) {
         self.up = None;
@@ -111,8 +127,15 @@ impl Session {
 
     /// The next frame.
     pub(crate) async fn hear(&mut self) -> ConverseResponse {
-        let frame = soon(self.down.message()).await;
-        frame.unwrap().expect("the stream ended")
+        loop {
+            let frame = soon(self.down.message()).await;
+            let frame = frame.unwrap().expect("the stream ended");
+            if !is_heartbeat(&frame) {
+                return frame;
+            }
+            self.heartbeats += 1;
+            assert!(self.heartbeats < MAX_HEARTBEATS, "nothing but heartbeats");
+        }
     }
 
     /// The answer to one question.
@@ -126,6 +149,16 @@ impl Session {
         loop {
             let heard = self.hear().await;
             if heard.r#ref == reference {
+                return heard.frame.unwrap();
+            }
+        }
+    }
+
+    /// The next answer to anything.
+    pub(crate) async fn answer_any(&mut self) -> Frame {
+        loop {
+            let heard = self.hear().await;
+            if heard.r#ref > 0 {
                 return heard.frame.unwrap();
             }
         }
@@ -170,13 +203,21 @@ impl Session {
         let mut frames = Vec::new();
         let status = loop {
             match soon(self.down.message()).await {
-                Ok(Some(frame)) => frames.push(frame),
+                Ok(Some(frame)) => {
+                    self.heartbeats += u32::from(is_heartbeat(&frame));
+                    assert!(self.heartbeats < MAX_HEARTBEATS, "nothing but heartbeats");
+                    frames.push(frame);
+                }
                 Ok(None) => break Ok(()),
                 Err(status) => break Err(status),
             }
         };
         End { frames, status }
     }
+}
+
+fn is_heartbeat(response: &ConverseResponse) -> bool {
+    matches!(response.frame, Some(Frame::Heartbeat(_)))
 }
 
 /// The message in a frame, if there is one.
@@ -193,7 +234,7 @@ pub(crate) struct Watch(Streaming<SubscribeResponse>);
 impl Watch {
     /// A subscription that was accepted.
     pub(crate) async fn open(chat: &Chat, hello: Hello) -> Self {
-        let request = SubscribeRequest { hello: Some(hello) };
+        let request = subscribe(hello);
         let mut chat = chat.clone();
         Self(soon(chat.subscribe(request)).await.unwrap().into_inner())
     }
@@ -237,5 +278,20 @@ impl Watch {
                 Err(status) => return (frames, Err(status)),
             }
         }
+    }
+}
+
+/// What `Subscribe` is asked with the fields of a `Hello`.
+pub(crate) fn subscribe(hello: Hello) -> SubscribeRequest {
+    SubscribeRequest {
+        device_id: hello.device_id,
+        connect_number: hello.connect_number,
+        history_id: hello.history_id,
+        sync_token: hello.sync_token,
+        positions: hello.positions,
+        cursors: hello.cursors,
+        client_name: hello.client_name,
+        client_version: hello.client_version,
+        features: hello.features,
     }
 }

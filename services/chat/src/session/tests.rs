@@ -18,12 +18,14 @@ use duologue_proto::ids::{
     DeviceId, HistoryId, Incarnation, MessageId, NodeId, Seq, SessionId, UnixMillis, UserId,
 };
 use duologue_proto::message::{Cursor, Envelope};
-use duologue_proto::presence::Registered;
+use duologue_proto::presence::{Registered, UserPresence};
 use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
 use super::{About, Effect, Input, Now, Session};
-use crate::frame::{Advance, DeferredReason, Down, GoodbyeReason, Hello, Send, Up};
+use crate::frame::{
+    Advance, DeferredReason, Down, GoodbyeReason, Hello, RejectedReason, Rejection, Send, Up,
+};
 
 const START: UnixMillis = UnixMillis(1_700_000_000_000);
 
@@ -696,4 +698,131 @@ fn a_stuck_store_does_not_hold_a_closed_session_for_ever() {
     driven.give([send("bob", "m1")]);
     driven.give([Input::Gone]);
     assert_eq!(ended(&driven.after(super::CLOSING_TIMEOUT)), Some(None));
+}
+
+fn online(name: &str) -> UserPresence {
+    UserPresence {
+        user: user(name),
+        online: true,
+        last_seen: None,
+    }
+}
+
+#[test]
+fn every_page_of_a_sync_is_asked_for_as_soon_as_the_last_one_was_told() {
+    let mut driven = Driven::new();
+    driven.hello(Hello::default());
+    let mut first = page(&[("bob", 3), ("carol", 2)]);
+    first.more = true;
+    let effects = driven.give([Input::Synced(Ok(first))]);
+    let asked = effects.iter().find_map(|effect| match effect {
+        Effect::Sync(request) => Some(request.after.clone()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(Some(user("carol"))));
+}
+
+#[test]
+fn a_device_that_missed_changes_of_presence_is_told_to_forget_and_then_who_is_online() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.give([Input::Presence(online("bob")), Input::PresenceLost]);
+    assert_eq!(pushed(&effects), [&Down::PresenceReset]);
+    assert!(matches!(effects.last(), Some(Effect::AskPresence(None))));
+    let more = Some(user("carol"));
+    let first = (vec![online("carol")], more.clone());
+    let effects = driven.give([Input::PresencePage(None, Some(first))]);
+    assert_eq!(pushed(&effects), [&Down::Presence(online("carol"))]);
+    assert!(matches!(effects.last(), Some(Effect::AskPresence(after)) if *after == more));
+    assert!(
+        driven
+            .give([Input::PresencePage(more.clone(), None)])
+            .is_empty()
+    );
+    let effects = driven.after(super::RETRY_PAUSE);
+    assert!(matches!(effects.as_slice(), [Effect::AskPresence(after)] if *after == more));
+}
+
+#[test]
+fn too_many_changes_of_presence_do_not_end_a_slow_reader() {
+    let mut driven = Driven::live(&[]);
+    let full = Input::Outbox(super::OUTBOX_BYTES);
+    let changes = (0..=super::MAX_PRESENCE).map(|n| Input::Presence(online(&format!("u{n}"))));
+    let effects = driven.give(std::iter::once(full).chain(changes));
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = driven.give([Input::Outbox(0)]);
+    assert_eq!(pushed(&effects), [&Down::PresenceReset]);
+}
+
+#[test]
+fn cursors_of_a_conversation_that_is_not_known_are_written_one_at_a_time() {
+    let mut driven = Driven::live(&[]);
+    let effects = driven.give((1..=9).map(|seq| advance("bob", seq)));
+    assert!(
+        matches!(effects.as_slice(), [Effect::WriteCursor(..)]),
+        "{effects:?}"
+    );
+    let cursor = Cursor::asked(Some(Seq(9)), None);
+    let stored = CursorAdvanced::Stored {
+        cursor,
+        moved: true,
+    };
+    driven.give([Input::CursorWritten(user("bob"), Ok(stored))]);
+    let effects = driven.give([advance("bob", 10), advance("bob", 11)]);
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = driven.after(Duration::from_secs(5));
+    assert!(
+        matches!(effects.as_slice(), [Effect::WriteCursor(_, asked)] if asked.delivered == Seq(11))
+    );
+}
+
+#[test]
+fn a_cursor_above_the_head_does_not_take_a_good_one_with_it() {
+    let mut driven = Driven::live(&[]);
+    driven.give([advance("bob", 2), advance("bob", 99)]);
+    let refused = CursorAdvanced::AboveHead { head: Seq(5) };
+    let effects = driven.give([Input::CursorWritten(user("bob"), Ok(refused))]);
+    assert!(matches!(
+        pushed(&effects).as_slice(),
+        [Down::CursorRejected(_)]
+    ));
+    assert!(
+        matches!(effects.last(), Some(Effect::WriteCursor(_, asked)) if asked.delivered == Seq(2))
+    );
+}
+
+#[test]
+fn a_text_above_a_lowered_limit_is_refused_only_if_no_earlier_try_was_stored() {
+    let too_long = || {
+        let Input::Up(reference, Up::Send(mut send)) = send("bob", "m1") else {
+            panic!()
+        };
+        send.too_long = Some(Box::new(Rejection {
+            message_id: "m1".into(),
+            peer: "bob".into(),
+            reason: RejectedReason::TooLong,
+            field: "body.text",
+            detail: String::new(),
+        }));
+        Input::Up(reference, Up::Send(send))
+    };
+    let mut driven = Driven::live(&[]);
+    let effects = driven.give([too_long()]);
+    assert_eq!(intents(&effects), [("m1".into(), Intent::FindOnly)]);
+    let not_found = vec![unsettled(UnsettledReason::NotFound)];
+    let effects = driven.give([Input::Appended(user("bob"), not_found)]);
+    assert!(matches!(pushed(&effects).as_slice(), [Down::Rejected(_)]));
+    // It holds up nothing.
+    let effects = driven.give([send("bob", "m2")]);
+    assert_eq!(intents(&effects), [("m2".into(), Intent::Store)]);
+}
+
+#[test]
+fn a_message_that_is_abandoned_in_flight_holds_up_nothing() {
+    let mut driven = Driven::live(&[]);
+    driven.give([send("bob", "m1")]);
+    driven.give([Input::Up(0, Up::Abandon(message_id("m1")))]);
+    let answer = vec![unsettled(UnsettledReason::Unavailable)];
+    driven.give([Input::Appended(user("bob"), answer)]);
+    let effects = driven.give([send("bob", "m2")]);
+    assert_eq!(intents(&effects), [("m2".into(), Intent::Store)]);
 }
