@@ -102,7 +102,8 @@ impl Directory {
         format.sync_all()?;
         File::open(&self.path)?.sync_all()?;
         fs::rename(new, self.tables())?;
-        File::open(&self.path)?.sync_all()
+        File::open(&self.path)?.sync_all()?;
+        sync_ancestors(&self.path)
     }
 
     fn io_error(&self, source: io::Error) -> OpenError {
@@ -120,6 +121,17 @@ fn make_private(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Makes the names of the directory, and of the one above it, which may be new too,
+/// outlive a loss of power. A place that cannot be read was there before.
+fn sync_ancestors(path: &Path) -> io::Result<()> {
+    for ancestor in fs::canonicalize(path)?.ancestors().skip(1).take(2) {
+        if let Ok(directory) = File::open(ancestor) {
+            directory.sync_all()?;
+        }
+    }
+    Ok(())
 }
 
 fn refuse_strangers(path: &Path) -> Result<(), OpenError> {

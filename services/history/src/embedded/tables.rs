@@ -29,15 +29,16 @@ use crate::store::{StoreError, StoredMessage};
 pub const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// A memtable of messages is written out once it is larger, in bytes. This and the
 /// next are kept by a keyspace as they were when it was made.
-pub const MESSAGES_BUFFER_BYTES: u64 = 8 * 1024 * 1024;
+pub const MESSAGES_BUFFER_BYTES: u64 = 32 * 1024 * 1024;
 /// The same of every other keyspace.
 pub const ROWS_BUFFER_BYTES: u64 = 2 * 1024 * 1024;
 /// Journals on disk, in bytes, beyond which the oldest is made superfluous.
 pub const JOURNALS_BYTES: u64 = 128 * 1024 * 1024;
 /// Table files kept open.
 pub const MAX_OPEN_FILES: usize = 128;
-/// Threads that write out and compact tables.
-pub const WORKERS: usize = 2;
+/// Threads that write out and compact tables. Of two or more, fjall 3.1 keeps the
+/// first for writing out, and it spins while another one compacts.
+pub const WORKERS: usize = 1;
 
 const META: &str = "meta";
 const MESSAGES: &str = "messages";
