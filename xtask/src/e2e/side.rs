@@ -140,7 +140,8 @@ impl Side {
             | Event::Delivered { .. }
             | Event::Read { .. }
             | Event::OwnCursor { .. }
-            | Event::PresenceChanged(_) => {}
+            | Event::PresenceChanged(_)
+            | Event::PresenceReset => {}
             other => bail!("{} is told something unknown: {other:?}", self.user),
         }
         Ok(())
