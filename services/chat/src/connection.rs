@@ -10,7 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_proto::ids::UserId;
+use duologue_proto::history::Appended;
+use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::presence::{Registered, Route};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
@@ -217,6 +218,7 @@ impl Connection {
             inputs.push(Input::Gone);
         }
         inputs.insert(0, Input::Outbox(self.outbox.bytes()));
+        inputs.sort_by_key(order);
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -317,6 +319,43 @@ impl Connection {
     }
 }
 
+/// What was stored is told in the order of its places, whoever sent it. When both
+/// users write at once, an answer and the announcement of the message before it are
+/// taken together; in the wrong order that message would seem to be missing, and
+/// everything behind it would be read from history.
+fn order(input: &Input) -> (u8, Seq) {
+    match input {
+        Input::Outbox(_)
+        | Input::Registered(_)
+        | Input::Read(..)
+        | Input::Synced(_)
+        | Input::CursorWritten(..)
+        | Input::PresencePage(..)
+        | Input::Tick => (0, Seq::ZERO),
+        Input::Announced(envelope) => (1, envelope.seq),
+        Input::Appended(_, answers) => (1, first_place(answers)),
+        Input::Up(..)
+        | Input::UpClosed
+        | Input::Gone
+        | Input::Raised(..)
+        | Input::Receipt(..)
+        | Input::Presence(_)
+        | Input::PresenceLost
+        | Input::Resync
+        | Input::Superseded
+        | Input::Drain(_) => (2, Seq::ZERO),
+    }
+}
+
+/// The lowest place of what was stored; 0 if nothing was.
+fn first_place(answers: &[Appended]) -> Seq {
+    let places = answers.iter().filter_map(|answer| match answer {
+        Appended::Stored { envelope, .. } => Some(envelope.seq),
+        Appended::MessageIdReused | Appended::Unsettled(_) => None,
+    });
+    places.min().unwrap_or_default()
+}
+
 fn is_from_device(input: &Input) -> bool {
     matches!(input, Input::Up(..) | Input::UpClosed)
 }
@@ -344,5 +383,44 @@ fn take_up(item: Option<Result<(Ref, Up), Gone>>, up_ended: &mut bool, inputs: &
 fn shrink<T>(queue: &mut Vec<T>) {
     if queue.capacity() > MAX_BATCH {
         *queue = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use duologue_proto::ids::{MessageId, UnixMillis};
+    use duologue_proto::message::Envelope;
+
+    use super::*;
+
+    #[test]
+    fn answers_and_announcements_are_told_in_the_order_of_their_places() {
+        let (alice, bob) = (user("alice"), user("bob"));
+        let stored = |seq| Appended::Stored {
+            envelope: envelope(seq, &alice, &bob),
+            duplicate: false,
+        };
+        let mut inputs = [
+            Input::Outbox(0),
+            Input::Appended(bob.clone(), vec![stored(6), stored(7)]),
+            Input::Up(0, Up::Ping),
+            Input::Announced(envelope(5, &bob, &alice)),
+            Input::Announced(envelope(8, &bob, &alice)),
+        ];
+        inputs.sort_by_key(order);
+        let places: Vec<u64> = inputs.iter().map(|input| order(input).1.0).collect();
+        assert_eq!(places, [0, 5, 6, 8, 0]);
+        assert!(matches!(inputs.last(), Some(Input::Up(..))));
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn envelope(seq: u64, sender: &UserId, recipient: &UserId) -> Envelope {
+        let id = MessageId::parse("m").unwrap();
+        let (sender, recipient) = (sender.clone(), recipient.clone());
+        Envelope::seal(Seq(seq), id, sender, recipient, UnixMillis(0), Bytes::new())
     }
 }
