@@ -165,7 +165,10 @@ impl Session {
         lane.written = Some(now.instant);
         match result {
             Ok(CursorAdvanced::Stored { cursor, moved }) => {
-                if moved && lane.relay(cursor) {
+                // Also what was relayed before: a session that opened in between
+                // has synced the cursor that was stored then.
+                if moved {
+                    lane.relay(cursor);
                     self.effects
                         .push(Effect::AnnounceCursor(peer.clone(), cursor));
                 }
