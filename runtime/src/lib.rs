@@ -4,6 +4,7 @@ pub mod admin;
 pub mod auth;
 pub mod clock;
 pub mod config;
+pub mod faults;
 mod files;
 pub mod listener;
 pub mod metrics;

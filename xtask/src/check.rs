@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Our crates, each with those of ours that it may use, also in tests.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("bench", &["duologue-proto", "duologue-runtime"]),
     ("duologue-proto", &[]),
     ("duologue-runtime", &["duologue-proto"]),
     ("duologue-chat", &["duologue-proto", "duologue-runtime"]),
@@ -28,6 +29,10 @@ const ALLOWED: [(&str, &[&str]); 8] = [
             "duologue-proto",
             "duologue-runtime",
         ],
+    ),
+    (
+        "conformance",
+        &["duologue-client", "duologue-proto", "duologue-runtime"],
     ),
     ("xtask", &["duologue-client", "duologue-proto"]),
 ];

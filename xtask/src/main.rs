@@ -1,5 +1,6 @@
 //! Developer tasks: `cargo xtask --help`.
 
+mod bench;
 mod check;
 mod codegen;
 #[cfg(feature = "e2e")]
@@ -18,6 +19,8 @@ enum Task {
     Codegen,
     /// Check which of our crates uses which.
     Check,
+    /// Measure the program, built for release: see `cargo xtask bench relay --help`.
+    Bench(bench::Options),
     /// Run the built program: what the README shows, kills, a drain.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
@@ -28,6 +31,7 @@ fn main() -> Result<()> {
     match Task::parse() {
         Task::Codegen => codegen::run(&root, &root.join(codegen::GENERATED)),
         Task::Check => check::run(&root),
+        Task::Bench(options) => bench::run(&root, &options),
         #[cfg(feature = "e2e")]
         Task::E2e(options) => e2e::run(&root, &options),
     }

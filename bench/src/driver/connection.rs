@@ -1,0 +1,338 @@
+//! One connection of the driver: many users' streams on one socket.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::board::Board;
+use super::wire::{self, Down, Header, Template};
+
+/// A user of this connection.
+pub(super) struct User {
+    /// Its number in the whole load.
+    index: usize,
+    template: Template,
+    /// Bytes that the server takes on its stream still.
+    window: i64,
+    /// The beginning of a message whose rest is in the next frame.
+    part: Vec<u8>,
+    received: u32,
+    next: u64,
+    latest: u64,
+    /// Messages to send, and whether the user is on the list of those that have any.
+    due: usize,
+    listed: bool,
+}
+
+/// One connection.
+pub(super) struct Connection {
+    socket: TcpStream,
+    board: Rc<Board>,
+    users: Vec<User>,
+    entered: usize,
+    /// Bytes that the server takes on the connection, and on a new stream.
+    window: i64,
+    stream_window: i64,
+    received: u32,
+    /// The beginning of a frame whose rest was not read yet.
+    part: Vec<u8>,
+    out: Vec<u8>,
+    written: usize,
+    /// Users with something to send.
+    sending: Vec<usize>,
+}
+
+impl Connection {
+    pub(super) async fn open(address: SocketAddr, board: &Rc<Board>) -> Result<Self> {
+        let socket = TcpStream::connect(address)
+            .await
+            .context("cannot connect to the server")?;
+        socket.set_nodelay(true)?;
+        let mut out = Vec::new();
+        wire::preface(&mut out);
+        Ok(Self {
+            socket,
+            board: Rc::clone(board),
+            users: Vec::new(),
+            entered: 0,
+            window: i64::from(wire::FIRST_WINDOW),
+            stream_window: i64::from(wire::FIRST_WINDOW),
+            received: 0,
+            part: Vec::new(),
+            out,
+            written: 0,
+            sending: Vec::new(),
+        })
+    }
+
+    /// Opens a user's stream and says hello on it.
+    pub(super) fn enter(&mut self, index: usize, token: &str, template: Template) {
+        let stream = stream_of(self.users.len());
+        let hello = wire::hello();
+        wire::open_call(&mut self.out, stream, token);
+        wire::header(&mut self.out, hello.len(), wire::DATA, 0, stream);
+        self.out.extend_from_slice(&hello);
+        let hello = i64::try_from(hello.len()).unwrap_or(i64::MAX);
+        self.window -= hello;
+        self.users.push(User {
+            index,
+            template,
+            window: self.stream_window - hello,
+            part: Vec::new(),
+            received: 0,
+            next: 0,
+            latest: 0,
+            due: 0,
+            listed: false,
+        });
+    }
+
+    /// Every user has so many messages to send.
+    pub(super) fn start(&mut self, window: usize) {
+        for user in 0..self.users.len() {
+            self.add_due(user, window);
+        }
+        self.send();
+    }
+
+    /// Reads and writes for ever; ends only by an error.
+    pub(super) async fn run(&mut self) -> Result<()> {
+        self.run_until(usize::MAX).await
+    }
+
+    /// Reads and writes until so many users have caught up.
+    pub(super) async fn run_until(&mut self, entered: usize) -> Result<()> {
+        while self.entered < entered {
+            self.write()?;
+            let interest = if self.out.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
+            let ready = self.socket.ready(interest).await?;
+            if ready.is_readable() {
+                self.read()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let board = Rc::clone(&self.board);
+        let mut buffer = board.buffer.borrow_mut();
+        let count = match self.socket.try_read(&mut buffer) {
+            Ok(0) => bail!("the server closed a connection"),
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        board.tick();
+        if self.part.is_empty() {
+            let taken = self.take_frames(&buffer[..count])?;
+            self.part.extend_from_slice(&buffer[taken..count]);
+        } else {
+            let mut part = std::mem::take(&mut self.part);
+            part.extend_from_slice(&buffer[..count]);
+            let taken = self.take_frames(&part)?;
+            part.drain(..taken);
+            self.part = part;
+        }
+        self.give_window();
+        self.send();
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<()> {
+        while self.written < self.out.len() {
+            match self.socket.try_write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Takes every whole frame; returns how many bytes they are.
+    fn take_frames(&mut self, bytes: &[u8]) -> Result<usize> {
+        let mut rest = bytes;
+        while let Some(header) = Header::read(rest) {
+            let Some(payload) = rest.get(wire::HEADER..wire::HEADER + header.length) else {
+                break;
+            };
+            self.take_frame(header, payload)?;
+            rest = &rest[wire::HEADER + header.length..];
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    fn take_frame(&mut self, header: Header, payload: &[u8]) -> Result<()> {
+        ensure!(!header.ends_stream(), "the server ended a call");
+        match header.kind {
+            wire::DATA => self.take_data(user_of(header.stream), payload)?,
+            wire::SETTINGS if header.flags & wire::ACK == 0 => self.take_settings(payload),
+            wire::PING if header.flags & wire::ACK == 0 => {
+                wire::header(&mut self.out, payload.len(), wire::PING, wire::ACK, 0);
+                self.out.extend_from_slice(payload);
+            }
+            wire::WINDOW_UPDATE => self.take_window(header.stream, payload)?,
+            wire::RESET => bail!("the server broke off a call"),
+            wire::GOAWAY => bail!("the server ends a connection"),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_settings(&mut self, payload: &[u8]) {
+        for setting in payload.chunks_exact(6) {
+            if let [0, 4, value @ ..] = setting
+                && let Ok(value) = <[u8; 4]>::try_from(value)
+            {
+                let window = i64::from(u32::from_be_bytes(value));
+                for user in &mut self.users {
+                    user.window += window - self.stream_window;
+                }
+                self.stream_window = window;
+            }
+        }
+        wire::header(&mut self.out, 0, wire::SETTINGS, wire::ACK, 0);
+    }
+
+    fn take_window(&mut self, stream: u32, payload: &[u8]) -> Result<()> {
+        let by = <[u8; 4]>::try_from(payload).context("a window without its size")?;
+        let by = i64::from(u32::from_be_bytes(by) & wire::MAX_WINDOW);
+        if stream == 0 {
+            self.window += by;
+            self.sending = (0..self.users.len())
+                .filter(|user| self.users[*user].listed)
+                .collect();
+        } else if let Some(user) = self.users.get_mut(user_of(stream)) {
+            user.window += by;
+        }
+        Ok(())
+    }
+
+    fn take_data(&mut self, user: usize, payload: &[u8]) -> Result<()> {
+        let length = u32::try_from(payload.len())?;
+        self.received += length;
+        let state = self.users.get_mut(user).context("a stream of nobody")?;
+        state.received += length;
+        let mut part = std::mem::take(&mut state.part);
+        if part.is_empty() {
+            let taken = self.take_messages(user, payload)?;
+            part.extend_from_slice(&payload[taken..]);
+        } else {
+            part.extend_from_slice(payload);
+            let taken = self.take_messages(user, &part)?;
+            part.drain(..taken);
+        }
+        self.users[user].part = part;
+        Ok(())
+    }
+
+    fn take_messages(&mut self, user: usize, bytes: &[u8]) -> Result<usize> {
+        let mut rest = bytes;
+        while let Some(([_, length @ ..], after)) = rest.split_first_chunk::<5>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let Some((message, after)) = after.split_at_checked(length) else {
+                break;
+            };
+            self.take_down(user, wire::read_down(message)?)?;
+            rest = after;
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    fn take_down(&mut self, user: usize, down: Down) -> Result<()> {
+        let state = &mut self.users[user];
+        match down {
+            Down::Stored { id, seq } => {
+                state.latest = state.latest.max(seq);
+                if self.board.stored(state.index, id)? {
+                    self.add_due(user, 1);
+                }
+            }
+            Down::Delivered { id, seq } => {
+                state.latest = state.latest.max(seq);
+                self.board.delivered(state.index, id)?;
+            }
+            Down::CaughtUp => {
+                self.entered += 1;
+                self.board.entered();
+            }
+            Down::Other => {}
+        }
+        Ok(())
+    }
+
+    fn add_due(&mut self, user: usize, count: usize) {
+        let state = &mut self.users[user];
+        state.due += count;
+        if state.due > 0 && !state.listed {
+            state.listed = true;
+            self.sending.push(user);
+        }
+    }
+
+    /// Sends what is due, the messages of one user in one frame.
+    fn send(&mut self) {
+        let mut waiting = Vec::new();
+        for user in self.sending.drain(..) {
+            let state = &mut self.users[user];
+            while state.due > 0 {
+                let length = state.template.len();
+                let room = state.window.min(self.window);
+                let room = usize::try_from(room).unwrap_or(0).min(wire::MAX_PAYLOAD);
+                let count = state.due.min(room / length);
+                if count == 0 {
+                    break;
+                }
+                let bytes = count * length;
+                wire::header(&mut self.out, bytes, wire::DATA, 0, stream_of(user));
+                for _ in 0..count {
+                    let id = self.board.sent(state.index, state.next);
+                    state.template.write(&mut self.out, id, state.latest);
+                    state.next += 1;
+                }
+                state.due -= count;
+                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                state.window -= bytes;
+                self.window -= bytes;
+            }
+            state.listed = state.due > 0;
+            if state.listed {
+                waiting.push(user);
+            }
+        }
+        self.sending = waiting;
+    }
+
+    /// Lets the server send on, long before a window is full.
+    fn give_window(&mut self) {
+        const ENOUGH: u32 = wire::MAX_WINDOW / 4;
+        if self.received < ENOUGH {
+            return;
+        }
+        wire::window_update(&mut self.out, 0, self.received);
+        self.received = 0;
+        for (user, state) in self.users.iter_mut().enumerate() {
+            if state.received > 0 {
+                wire::window_update(&mut self.out, stream_of(user), state.received);
+                state.received = 0;
+            }
+        }
+    }
+}
+
+fn stream_of(user: usize) -> u32 {
+    u32::try_from(2 * user + 1).unwrap_or(wire::MAX_WINDOW)
+}
+
+fn user_of(stream: u32) -> usize {
+    stream as usize / 2
+}

@@ -1,0 +1,369 @@
+//! A device that uses the Rust client: it sends, moves cursors and takes events
+//! slowly, while its connection is cut and frozen, its tokens expire, others take
+//! its place, and its program is ended and started again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use duologue_client::{
+    Client, ClientError, DeviceId, Events, FilePersistence, PersistenceError, Seq, TokenError,
+    UserId,
+};
+use duologue_proto::chat::v1 as wire;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::behaviour::Behaviour;
+use super::link::{Gate, Mode, channel_of};
+use super::rng::Rng;
+use super::stream::{Link, converse};
+use super::world::{LONG, SHORT, Stage, World, now_millis};
+use crate::event::{Connect, Cursor, CursorMove, Door, Event, Send, SessionNumber, User, digest};
+
+/// Time between two things that the application does.
+const ACT_MILLIS: (u64, u64) = (15, 150);
+/// How long a connection is cut or frozen.
+const BROKEN_MILLIS: (u64, u64) = (20, 900);
+/// How long events are not taken.
+const STALL_MILLIS: (u64, u64) = (300, 1_500);
+const BIG_BYTES: (u64, u64) = (3_000, 8_000);
+/// Messages without an answer, after which none is sent.
+const MAX_OUTSTANDING: usize = 100;
+/// A cursor move is written at most so long after it.
+const CURSOR_LIMIT: Duration = Duration::from_millis(5_500);
+/// In the end a client that is not connected is told to connect this often.
+const NUDGE: Duration = Duration::from_secs(1);
+/// A client that was dropped lets go of its state within this time.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+const TURN: Duration = Duration::from_millis(20);
+
+/// One device of one user.
+pub(super) struct Actor {
+    pub(super) world: World,
+    pub(super) user: User,
+    /// Of the present client.
+    pub(super) session: SessionNumber,
+    /// The last message taken, by peer.
+    pub(super) held: BTreeMap<User, u64>,
+    pub(super) outstanding: BTreeSet<String>,
+    /// What was shown of each peer's cursor.
+    pub(super) shown: BTreeMap<User, Cursor>,
+    pub(super) connected: bool,
+    pub(super) last_connected: Instant,
+    /// The client waits to be told to connect again.
+    pub(super) lost: bool,
+    rng: Rng,
+    peers: Vec<User>,
+    device: DeviceId,
+    folder: TempDir,
+    gate: Gate,
+    /// When the gate opens again.
+    broken_until: Option<Instant>,
+    /// Keeps its sends in order over all its clients.
+    lane: u64,
+    last_move: Instant,
+    steady: bool,
+}
+
+impl Actor {
+    pub(super) fn new(world: World, user: usize, device: usize) -> Result<Self> {
+        let decider = u64::try_from(user * 64 + device).unwrap_or_default();
+        Ok(Self {
+            rng: Rng::new(world.seed, decider),
+            user: world.users[user].clone(),
+            peers: world.peers(user),
+            session: 0,
+            held: BTreeMap::new(),
+            outstanding: BTreeSet::new(),
+            shown: BTreeMap::new(),
+            connected: false,
+            last_connected: Instant::now(),
+            lost: false,
+            device: DeviceId::parse(&format!("d{device}"))?,
+            folder: tempfile::tempdir()?,
+            gate: Gate::new(),
+            broken_until: None,
+            lane: world.recorder.number(),
+            last_move: Instant::now(),
+            steady: device == 0,
+            world,
+        })
+    }
+
+    /// Lives until the run is over.
+    pub(super) async fn run(mut self) -> Result<()> {
+        let (mut client, mut events) = self.start().await?;
+        let mut act = Instant::now();
+        while self.world.is_wild() && Instant::now() < self.world.end {
+            tokio::select! {
+                biased;
+                () = sleep_until(act) => {
+                    let restarts = self.act(&client, &mut events).await?;
+                    if restarts {
+                        drop((client, events));
+                        self.world.closed(self.session);
+                        self.world.did(Behaviour::Restart);
+                        (client, events) = self.start().await?;
+                    }
+                    let pause = self.rng.between(ACT_MILLIS.0, ACT_MILLIS.1);
+                    act = Instant::now() + Duration::from_millis(pause);
+                }
+                event = events.next() => self.take(event.context("a client has ended")?)?,
+            }
+        }
+        self.gate.set(Mode::Open);
+        self.rest(&client, &mut events).await
+    }
+
+    /// The end: takes events, and sends nothing new.
+    async fn rest(&mut self, client: &Client, events: &mut Events) -> Result<()> {
+        let world = self.world.clone();
+        let mut stage = world.stage();
+        let mut nudge = Instant::now();
+        let mut was_ready = false;
+        loop {
+            self.take_back(client).await?;
+            let now = Instant::now();
+            if !self.connected && now >= nudge {
+                // Not to wait for what a broken network has made of its delays.
+                nudge = now + NUDGE;
+                client.reconnect().await?;
+            }
+            let written = now > self.last_move.max(self.last_connected) + CURSOR_LIMIT;
+            let settled = self.connected && self.outstanding.is_empty() && written;
+            if !was_ready && settled {
+                was_ready = true;
+                world.is_ready();
+            }
+            tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Over) => return Ok(()),
+                event = events.next() => self.take(event.context("a client has ended")?)?,
+                () = sleep(TURN) => {}
+            }
+        }
+    }
+
+    /// Starts a client from what the last one has saved.
+    async fn start(&mut self) -> Result<(Client, Events)> {
+        self.gate = Gate::new();
+        self.broken_until = None;
+        self.lost = false;
+        self.connected = false;
+        self.session = self.world.recorder.number();
+        self.world.note(Event::Connect(Connect {
+            session: self.session,
+            user: self.user.clone(),
+            device: self.device.to_string(),
+            number: 0,
+            door: Door::Client,
+            token: String::new(),
+            positions: BTreeMap::new(),
+            held: self.held.clone(),
+        }));
+        let (address, gate) = (self.world.address, self.gate.clone());
+        let (world, user) = (self.world.clone(), self.user.clone());
+        let lifetime = if !self.steady && self.rng.percent(40) {
+            SHORT
+        } else {
+            LONG
+        };
+        let builder = Client::builder(format!("http://{address}"))
+            .token_source(move |_refused| {
+                let token = world.token(&user, lifetime).map_err(TokenError::from);
+                std::future::ready(token)
+            })
+            .channel(move |endpoint| channel_of(&endpoint, address, &gate))
+            .persistence(self.persistence().await?)
+            .device(self.device.clone())
+            .mark_delivered(false);
+        Ok(builder.start().await?)
+    }
+
+    /// The state on disk; the last client may be letting go of it.
+    async fn persistence(&self) -> Result<FilePersistence> {
+        let limit = Instant::now() + RELEASE_LIMIT;
+        loop {
+            match FilePersistence::open(self.folder.path().join("state.json")) {
+                Err(PersistenceError::Locked { .. }) if Instant::now() < limit => sleep(TURN).await,
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
+    /// Does something; true: the program shall be ended and started again.
+    async fn act(&mut self, client: &Client, events: &mut Events) -> Result<bool> {
+        self.mend();
+        self.take_back(client).await?;
+        match self.rng.between(0, 99) {
+            0..50 => self.send(client, 1).await?,
+            50..62 => {
+                let count = self.rng.between(2, 8);
+                self.send(client, count).await?;
+            }
+            62..80 => self.move_cursor(client).await?,
+            80..83 => self.stall(events).await?,
+            83..87 => self.break_link(Mode::Frozen, Behaviour::Frozen),
+            87..91 => self.break_link(Mode::Cut, Behaviour::Cut),
+            91..94 if !self.steady => {
+                self.send(client, 6).await?;
+                if !self.outstanding.is_empty() {
+                    self.break_link(Mode::Cut, Behaviour::LeftInFlight);
+                }
+            }
+            94..96 if !self.steady => self.intrude().await,
+            96..98 if !self.steady => return Ok(true),
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    async fn send(&mut self, client: &Client, count: u64) -> Result<()> {
+        for _ in 0..count {
+            if self.outstanding.len() >= MAX_OUTSTANDING {
+                return Ok(());
+            }
+            let notes = self.rng.percent(10);
+            let others = self.peers.len().saturating_sub(1).max(1);
+            let index = self
+                .rng
+                .index(if notes { self.peers.len() } else { others });
+            let peer = self.peers[index].clone();
+            let big = self.rng.percent(15);
+            let (low, high) = if big { BIG_BYTES } else { (8, 120) };
+            let length = usize::try_from(self.rng.between(low, high)).unwrap_or(8);
+            let try_number = self.world.recorder.number();
+            let mut text = format!("{try_number} ");
+            text.extend(std::iter::repeat_n('x', length));
+            let body = digest(&text);
+            // The client chooses the id; the place in the record is before the try.
+            let at = self.world.recorder.reserve();
+            let message_id = match client.send(&UserId::parse(&peer)?, text).await {
+                Err(ClientError::OutboxFull) => return Ok(()),
+                sent => sent?.to_string(),
+            };
+            self.world.did(Behaviour::Send);
+            if big {
+                self.world.did(Behaviour::BigText);
+            }
+            if peer == self.user {
+                self.world.did(Behaviour::Note);
+            }
+            self.outstanding.insert(message_id.clone());
+            self.world.recorder.note_at(
+                at,
+                Event::Send(Send {
+                    try_number,
+                    lane: self.lane,
+                    session: Some(self.session),
+                    user: self.user.clone(),
+                    peer,
+                    message_id,
+                    after_seq: None,
+                    body,
+                }),
+            );
+        }
+        Ok(())
+    }
+
+    async fn move_cursor(&mut self, client: &Client) -> Result<()> {
+        let index = self.rng.index(self.held.len());
+        let Some((peer, held)) = self.held.iter().nth(index) else {
+            return Ok(());
+        };
+        let (peer, held) = (peer.clone(), *held);
+        let delivered = self.rng.between(held.saturating_sub(3), held);
+        let reads = self.rng.percent(50);
+        let read = if reads {
+            self.rng.between(0, delivered)
+        } else {
+            0
+        };
+        self.world.did(Behaviour::CursorMove);
+        self.world.note(Event::CursorAsked(CursorMove {
+            number: self.world.recorder.number(),
+            session: Some(self.session),
+            user: self.user.clone(),
+            peer: peer.clone(),
+            cursor: Cursor { delivered, read },
+        }));
+        let peer = UserId::parse(&peer)?;
+        client.mark_delivered(&peer, Seq(delivered)).await?;
+        if read > 0 {
+            client.mark_read(&peer, Seq(read)).await?;
+        }
+        self.last_move = Instant::now();
+        Ok(())
+    }
+
+    /// Takes no events for a while, and then all of them.
+    async fn stall(&mut self, events: &mut Events) -> Result<()> {
+        self.world.did(Behaviour::SlowReader);
+        let millis = self.rng.between(STALL_MILLIS.0, STALL_MILLIS.1);
+        let until = (Instant::now() + Duration::from_millis(millis)).min(self.world.end);
+        sleep_until(until).await;
+        while let Ok(event) = tokio::time::timeout(TURN, events.next()).await {
+            self.take(event.context("a client has ended")?)?;
+        }
+        Ok(())
+    }
+
+    fn break_link(&mut self, mode: Mode, behaviour: Behaviour) {
+        if self.steady && mode == Mode::Cut {
+            return;
+        }
+        self.world.did(behaviour);
+        self.gate.set(mode);
+        let millis = self.rng.between(BROKEN_MILLIS.0, BROKEN_MILLIS.1);
+        self.broken_until = Some(Instant::now() + Duration::from_millis(millis));
+    }
+
+    fn mend(&mut self) {
+        if self
+            .broken_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            self.broken_until = None;
+            self.gate.set(Mode::Open);
+        }
+    }
+
+    /// Another program takes the device over for a moment.
+    async fn intrude(&mut self) {
+        let world = self.world.clone();
+        let (chat, gate) = world.link(64 * 1024);
+        let Ok(bare) = converse(&world, &self.user, Link { chat, gate }, LONG).await else {
+            return;
+        };
+        let connect = Connect {
+            session: world.recorder.number(),
+            user: self.user.clone(),
+            device: self.device.to_string(),
+            // The client's own number may be ahead by a few connects.
+            number: now_millis() + 1_000,
+            door: Door::Converse,
+            token: String::new(),
+            positions: BTreeMap::new(),
+            held: BTreeMap::new(),
+        };
+        let hello = wire::Hello {
+            device_id: Some(connect.device.clone()),
+            connect_number: Some(connect.number),
+            ..wire::Hello::default()
+        };
+        let mut stream = bare.hello(&world, connect, hello);
+        let _welcome = tokio::time::timeout(Duration::from_secs(1), stream.hear(&world)).await;
+        stream.left(&world, "an intruder leaves");
+    }
+
+    /// Takes the device back from an intruder, or tries once more.
+    async fn take_back(&mut self, client: &Client) -> Result<()> {
+        if self.lost {
+            self.lost = false;
+            client.reconnect().await?;
+        }
+        Ok(())
+    }
+}
