@@ -1,17 +1,27 @@
 //! A stored message and a user's cursor, as the services hand them around.
 
 use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{
+    DecodeContext, WireType, bool, decode_key, decode_varint, encode_key, encode_varint, message,
+    skip_field, uint64,
+};
 
 use crate::chat::v1 as wire;
 use crate::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 
 /// A stored message with its place. The wire form is encoded once, when the
-/// message is stored, and its bytes are shared ever after; cloning is cheap.
+/// message is stored, and its bytes are shared ever after; a clone is a counted
+/// reference.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Envelope {
+pub struct Envelope(Arc<Parts>);
+
+/// What an [`Envelope`] consists of.
+#[derive(PartialEq, Eq)]
+pub struct Parts {
     /// Its place in the conversation.
     pub seq: Seq,
     /// The id that the sending client chose.
@@ -22,10 +32,18 @@ pub struct Envelope {
     pub recipient: UserId,
     /// When it was accepted.
     pub accepted_at: UnixMillis,
-    /// `duologue.chat.v1.Body`, encoded.
-    pub body: Bytes,
     /// `duologue.chat.v1.Envelope`, encoded.
-    wire: Bytes,
+    wire: Box<[u8]>,
+    /// Where the body stands in it.
+    body: Range<usize>,
+}
+
+impl Deref for Envelope {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 /// Without what was said.
@@ -37,28 +55,9 @@ impl fmt::Debug for Envelope {
             .field("sender", &self.sender)
             .field("recipient", &self.recipient)
             .field("accepted_at", &self.accepted_at)
-            .field("body_bytes", &self.body.len())
+            .field("body_bytes", &self.body().len())
             .finish_non_exhaustive()
     }
-}
-
-/// `duologue.chat.v1.Envelope` with its body left encoded: the same bytes.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Sealed {
-    #[prost(uint64, tag = "1")]
-    seq: u64,
-    #[prost(string, tag = "2")]
-    message_id: String,
-    #[prost(string, tag = "3")]
-    sender: String,
-    #[prost(string, tag = "4")]
-    recipient: String,
-    #[prost(message, optional, tag = "5")]
-    accepted_at: Option<prost_types::Timestamp>,
-    #[prost(bytes = "bytes", tag = "6")]
-    body: Bytes,
-    #[prost(bool, tag = "7")]
-    counts_unread: bool,
 }
 
 /// Bytes that are not an envelope as this version writes it.
@@ -69,61 +68,80 @@ pub struct InvalidEnvelope;
 impl Envelope {
     /// Makes the envelope of a message that is about to be stored, and encodes
     /// it. `body` is an encoded `duologue.chat.v1.Body`.
+    ///
+    /// Written by hand, since every message comes through here: prost would want
+    /// every id as a `String` of its own. A test compares it with prost.
     pub fn seal(
         seq: Seq,
         message_id: MessageId,
         sender: UserId,
         recipient: UserId,
         accepted_at: UnixMillis,
-        body: Bytes,
+        body: &[u8],
     ) -> Self {
-        let sealed = Sealed {
-            seq: seq.0,
-            message_id: message_id.as_str().to_owned(),
-            sender: sender.as_str().to_owned(),
-            recipient: recipient.as_str().to_owned(),
-            accepted_at: Some(accepted_at.to_wire()),
-            body: body.clone(),
-            // Text is the one kind so far, and it counts.
-            counts_unread: true,
-        };
-        let wire = sealed.encode_to_vec().into();
-        Self {
+        let time = accepted_at.to_wire();
+        let texts = [message_id.as_str(), sender.as_str(), recipient.as_str()];
+        // Each with its key and length; the numbers take at most 11 bytes.
+        let length = texts.iter().map(|text| text.len() + 2).sum::<usize>() + body.len() + 64;
+        let mut wire = Vec::with_capacity(length);
+        if seq != Seq::ZERO {
+            uint64::encode(1, &seq.0, &mut wire);
+        }
+        for (tag, text) in (2..).zip(texts) {
+            bytes_field(tag, text.as_bytes(), &mut wire);
+        }
+        message::encode(5, &time, &mut wire);
+        if !body.is_empty() {
+            bytes_field(6, body, &mut wire);
+        }
+        let body = wire.len() - body.len()..wire.len();
+        // Text is the one kind so far, and it counts.
+        bool::encode(7, &true, &mut wire);
+        Self(Arc::new(Parts {
             seq,
             message_id,
             sender,
             recipient,
             accepted_at,
+            wire: wire.into(),
             body,
-            wire,
-        }
+        }))
     }
 
     /// Reads an encoded envelope.
-    pub fn open(wire: Bytes) -> Result<Self, InvalidEnvelope> {
-        let sealed = Sealed::decode(wire.clone()).map_err(|_| InvalidEnvelope)?;
-        let accepted_at = sealed.accepted_at.as_ref().ok_or(InvalidEnvelope)?;
-        Ok(Self {
-            seq: Seq(sealed.seq),
-            message_id: MessageId::parse(&sealed.message_id).map_err(|_| InvalidEnvelope)?,
-            sender: UserId::parse(&sealed.sender).map_err(|_| InvalidEnvelope)?,
-            recipient: UserId::parse(&sealed.recipient).map_err(|_| InvalidEnvelope)?,
-            accepted_at: UnixMillis::from_wire(accepted_at),
-            body: sealed.body,
-            wire,
-        })
+    pub fn open(wire: &[u8]) -> Result<Self, InvalidEnvelope> {
+        let mut fields = Fields::default();
+        let mut rest = wire;
+        while !rest.is_empty() {
+            fields.take(wire.len(), &mut rest)?;
+        }
+        let time = fields.accepted_at.ok_or(InvalidEnvelope)?;
+        Ok(Self(Arc::new(Parts {
+            seq: Seq(fields.seq),
+            message_id: id(fields.message_id, MessageId::parse)?,
+            sender: id(fields.sender, UserId::parse)?,
+            recipient: id(fields.recipient, UserId::parse)?,
+            accepted_at: UnixMillis::from_wire(&time),
+            wire: wire.into(),
+            body: fields.body,
+        })))
     }
 
     /// `duologue.chat.v1.Envelope`, encoded.
-    pub fn wire(&self) -> &Bytes {
+    pub fn wire(&self) -> &[u8] {
         &self.wire
+    }
+
+    /// `duologue.chat.v1.Body`, encoded.
+    pub fn body(&self) -> &[u8] {
+        &self.wire[self.body.clone()]
     }
 
     /// `duologue.chat.v1.Envelope`.
     pub fn to_wire(&self) -> wire::Envelope {
         // The body was decoded before it was sealed, so this cannot fail; were it
         // wrong, a reader would see an empty envelope and not a panic.
-        wire::Envelope::decode(self.wire.clone()).unwrap_or_default()
+        wire::Envelope::decode(self.wire()).unwrap_or_default()
     }
 
     /// The conversation that the message belongs to.
@@ -139,6 +157,63 @@ impl Envelope {
             &self.sender
         }
     }
+}
+
+/// The fields of an encoded envelope; texts and the body are left where they are.
+#[derive(Default)]
+struct Fields<'a> {
+    seq: u64,
+    message_id: &'a [u8],
+    sender: &'a [u8],
+    recipient: &'a [u8],
+    accepted_at: Option<prost_types::Timestamp>,
+    body: Range<usize>,
+}
+
+impl<'a> Fields<'a> {
+    /// Takes the next field of an envelope of `length` bytes.
+    fn take(&mut self, length: usize, rest: &mut &'a [u8]) -> Result<(), InvalidEnvelope> {
+        let (tag, kind) = decode_key(rest).map_err(|_| InvalidEnvelope)?;
+        match (tag, kind) {
+            (1, WireType::Varint) => self.seq = decode_varint(rest).map_err(|_| InvalidEnvelope)?,
+            (2, WireType::LengthDelimited) => self.message_id = delimited(rest)?,
+            (3, WireType::LengthDelimited) => self.sender = delimited(rest)?,
+            (4, WireType::LengthDelimited) => self.recipient = delimited(rest)?,
+            (5, WireType::LengthDelimited) => {
+                let time = prost_types::Timestamp::decode(delimited(rest)?);
+                self.accepted_at = Some(time.map_err(|_| InvalidEnvelope)?);
+            }
+            (6, WireType::LengthDelimited) => {
+                let body = delimited(rest)?.len();
+                let end = length - rest.len();
+                self.body = end - body..end;
+            }
+            (1..=6, _) => return Err(InvalidEnvelope),
+            (_, kind) => skip_field(kind, tag, rest, DecodeContext::default())
+                .map_err(|_| InvalidEnvelope)?,
+        }
+        Ok(())
+    }
+}
+
+/// What stands behind its length.
+fn delimited<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], InvalidEnvelope> {
+    let length = decode_varint(rest).map_err(|_| InvalidEnvelope)?;
+    let length = usize::try_from(length).map_err(|_| InvalidEnvelope)?;
+    let (bytes, after) = rest.split_at_checked(length).ok_or(InvalidEnvelope)?;
+    *rest = after;
+    Ok(bytes)
+}
+
+fn id<T, E>(bytes: &[u8], parse: fn(&str) -> Result<T, E>) -> Result<T, InvalidEnvelope> {
+    let text = std::str::from_utf8(bytes).map_err(|_| InvalidEnvelope)?;
+    parse(text).map_err(|_| InvalidEnvelope)
+}
+
+fn bytes_field(tag: u32, bytes: &[u8], wire: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, wire);
+    encode_varint(bytes.len() as u64, wire);
+    wire.extend_from_slice(bytes);
 }
 
 /// A user's positions in a conversation; they only move forward, and
@@ -204,13 +279,13 @@ mod tests {
             UserId::parse("alice").unwrap(),
             UserId::parse("bob").unwrap(),
             UnixMillis(1_700_000_000_123),
-            body.encode_to_vec().into(),
+            &body.encode_to_vec(),
         )
     }
 
     #[test]
     fn a_sealed_envelope_opens_as_itself() {
-        assert_eq!(Envelope::open(envelope().wire().clone()), Ok(envelope()));
+        assert_eq!(Envelope::open(envelope().wire()), Ok(envelope()));
     }
 
     #[test]

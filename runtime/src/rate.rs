@@ -3,8 +3,9 @@
 //! Both are exact, bounded in memory and cheap; neither waits, and neither
 //! reads a clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,13 +44,13 @@ pub struct RateLimiter<K> {
 struct Buckets<K> {
     /// When the bucket will be full again; until then it is missing a token for
     /// each interval.
-    full_at: BTreeMap<K, Instant>,
+    full_at: HashMap<K, Instant>,
     /// Forget at this many keys.
     sweep_at: usize,
     swept: Option<Instant>,
 }
 
-impl<K: Ord + Clone> RateLimiter<K> {
+impl<K: Hash + Eq + Clone> RateLimiter<K> {
     /// A limiter whose buckets are full.
     pub fn new(limit: RateLimit) -> Self {
         Self::with_max_keys(limit, MAX_RATE_KEYS)
@@ -64,7 +65,7 @@ impl<K: Ord + Clone> RateLimiter<K> {
             depth: interval.saturating_mul(limit.burst.max(1)),
             max_keys,
             buckets: Mutex::new(Buckets {
-                full_at: BTreeMap::new(),
+                full_at: HashMap::new(),
                 sweep_at: MIN_SWEEP_KEYS.min(max_keys),
                 swept: None,
             }),
@@ -96,7 +97,7 @@ impl<K: Ord + Clone> RateLimiter<K> {
     }
 }
 
-impl<K: Ord> Buckets<K> {
+impl<K: Hash + Eq> Buckets<K> {
     /// Forgets full buckets, seldom enough to be cheap for each new key. With
     /// all of `max_keys` in use, says how long to wait.
     fn make_room(&mut self, max_keys: usize, now: Instant) -> Result<(), Duration> {

@@ -85,8 +85,8 @@ impl Cluster {
     /// Tells every other node that holds a session of the users concerned.
     async fn carry(&self, from: &NodeId, announcement: Announcement) {
         let to = match &announcement {
-            Announcement::Message(envelope) => {
-                let users: Vec<_> = envelope.conversation().users().cloned().collect();
+            Announcement::Messages(run) => {
+                let users: Vec<_> = run[0].conversation().users().cloned().collect();
                 self.nodes_of(&users).await
             }
             Announcement::Cursor { user, peer, .. } => {

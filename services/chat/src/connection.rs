@@ -21,10 +21,12 @@ use tokio_stream::Stream;
 
 use crate::core::Core;
 use crate::frame::{Ref, Up};
-use crate::outbox::{DownFrame, LOW_BYTES, Outbox};
+use crate::outbox::{LOW_BYTES, Outbox};
 use crate::people;
 use crate::registry::Handle;
 use crate::session::{CLOSING_TIMEOUT, Effect, Input, Now, Session};
+use crate::signal::Signal;
+use crate::timer::Timer;
 
 /// What is awaited after the session's end (its route's removal) at most.
 pub const LEAVING: Duration = Duration::from_secs(5);
@@ -47,12 +49,13 @@ pub(crate) struct Connection {
     core: Arc<Core>,
     session: Session,
     handle: Arc<Handle>,
+    signal: Arc<Signal>,
     up: UpStream,
     up_ended: bool,
     gone: bool,
     outbox: Outbox,
-    frames: Vec<DownFrame>,
     pending: FuturesUnordered<Pending>,
+    timer: Timer,
     place: Place,
 }
 
@@ -120,7 +123,7 @@ impl Connection {
     pub(crate) fn new(
         core: Arc<Core>,
         session: Session,
-        handle: Arc<Handle>,
+        (handle, signal): (Arc<Handle>, Arc<Signal>),
         up: UpStream,
         outbox: Outbox,
     ) -> Self {
@@ -129,12 +132,13 @@ impl Connection {
             core,
             session,
             handle,
+            signal,
             up,
             up_ended: false,
             gone: false,
             outbox,
-            frames: Vec::new(),
             pending: FuturesUnordered::new(),
+            timer: Timer::new(),
             place,
         }
     }
@@ -167,20 +171,14 @@ impl Connection {
     /// Waits until something happens and takes what else has happened by then.
     async fn wait(&mut self, inputs: &mut Vec<Input>) {
         let deadline = self.session.next_deadline();
-        let timer = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         let room = self.room();
         tokio::select! {
             biased;
-            () = self.handle.inbox.changed() => {}
+            // Something is in the inbox, or the outbox has room again.
+            () = self.signal.raised() => {}
             Some(input) = self.pending.next() => inputs.extend(input),
             item = self.up.next(), if room > 0 => take_up(item, &mut self.up_ended, inputs),
-            () = self.outbox.changed() => {}
-            () = timer => inputs.push(Input::Tick),
+            () = self.timer.reach(deadline) => inputs.push(Input::Tick),
         }
         let frames_taken = inputs.iter().filter(|input| is_from_device(input)).count();
         self.take_ready(inputs, room - frames_taken);
@@ -225,7 +223,7 @@ impl Connection {
         match effect {
             Effect::Push(reference, down) => {
                 self.core.metrics.pushed(&down);
-                self.frames.push((reference, down));
+                self.outbox.add(reference, down);
             }
             Effect::Register(route) => self.register(route),
             Effect::Release => self.release(),
@@ -247,10 +245,8 @@ impl Connection {
                     Input::CursorWritten(peer, written)
                 });
             }
-            Effect::Announce(envelope) => {
-                self.core
-                    .router
-                    .message(&envelope, Some(&self.handle.session));
+            Effect::Announce(run) => {
+                self.core.router.messages(run, Some(&self.handle.session));
             }
             Effect::AnnounceCursor(peer, cursor) => {
                 let origin = Some(&self.handle.session);
@@ -266,19 +262,15 @@ impl Connection {
                 });
             }
             Effect::End(refusal) => {
-                self.outbox.push(self.frames.drain(..));
                 self.outbox
                     .end(refusal.map_or(Ok(()), |refusal| Err(refusal.into_status())));
             }
         }
     }
 
-    /// Puts into the outbox what was said since the last time.
+    /// Hands over what was said since the last time.
     fn tell(&mut self) {
-        if !self.frames.is_empty() {
-            self.outbox.push(self.frames.drain(..));
-            shrink(&mut self.frames);
-        }
+        self.outbox.push();
         if self.session.outbox_bytes() >= LOW_BYTES {
             self.outbox.call_when_low();
         }
@@ -332,7 +324,7 @@ fn order(input: &Input) -> (u8, Seq) {
         | Input::CursorWritten(..)
         | Input::PresencePage(..)
         | Input::Tick => (0, Seq::ZERO),
-        Input::Announced(envelope) => (1, envelope.seq),
+        Input::Announced(run) => (1, run.first().map_or(Seq::ZERO, |first| first.seq)),
         Input::Appended(_, answers) => (1, first_place(answers)),
         Input::Up(..)
         | Input::UpClosed
@@ -388,7 +380,6 @@ fn shrink<T>(queue: &mut Vec<T>) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use duologue_proto::ids::{MessageId, UnixMillis};
     use duologue_proto::message::Envelope;
 
@@ -405,8 +396,8 @@ mod tests {
             Input::Outbox(0),
             Input::Appended(bob.clone(), vec![stored(6), stored(7)]),
             Input::Up(0, Up::Ping),
-            Input::Announced(envelope(5, &bob, &alice)),
-            Input::Announced(envelope(8, &bob, &alice)),
+            Input::Announced([envelope(5, &bob, &alice)].into()),
+            Input::Announced([envelope(8, &bob, &alice)].into()),
         ];
         inputs.sort_by_key(order);
         let places: Vec<u64> = inputs.iter().map(|input| order(input).1.0).collect();
@@ -421,6 +412,6 @@ mod tests {
     fn envelope(seq: u64, sender: &UserId, recipient: &UserId) -> Envelope {
         let id = MessageId::parse("m").unwrap();
         let (sender, recipient) = (sender.clone(), recipient.clone());
-        Envelope::seal(Seq(seq), id, sender, recipient, UnixMillis(0), Bytes::new())
+        Envelope::seal(Seq(seq), id, sender, recipient, UnixMillis(0), &[])
     }
 }

@@ -14,9 +14,10 @@ use tracing::Instrument as _;
 use crate::connection::{Connection, UpStream};
 use crate::core::Core;
 use crate::inbox::Inbox;
-use crate::outbox::{OutboxStream, outbox};
+use crate::outbox::{Encode, OutboxBody, outbox};
 use crate::registry::Handle;
 use crate::session::{About, Now, Session};
+use crate::signal::Signal;
 
 /// Opens a session for a caller whose token was verified. It runs in a task of
 /// its own, since it must settle what was sent even if the device is gone.
@@ -25,7 +26,8 @@ pub(crate) fn open(
     caller: Identity,
     address: Option<IpAddr>,
     up: UpStream,
-) -> Result<OutboxStream, Refusal> {
+    encode: Encode,
+) -> Result<OutboxBody, Refusal> {
     let now = Now {
         instant: Instant::now(),
         wall: core.clock.now(),
@@ -65,16 +67,18 @@ pub(crate) fn open(
         jitter: core.random.number(),
     };
     let span = tracing::info_span!("session", user.id = %caller.user, session.id = %session);
+    let signal = Arc::new(Signal::default());
     let handle = Arc::new(Handle {
         user: caller.user,
         session,
-        inbox: Inbox::default(),
+        inbox: Inbox::new(Arc::clone(&signal)),
     });
-    let (outbox, stream) = outbox(Box::new((of_user, of_address)));
+    let seat = Box::new((of_user, of_address));
+    let (outbox, body) = outbox(encode, Arc::clone(&signal), seat);
     let machine = Session::new(about, now);
-    let connection = Connection::new(Arc::clone(core), machine, handle, up, outbox);
+    let connection = Connection::new(Arc::clone(core), machine, (handle, signal), up, outbox);
     task::spawn("session", connection.run().instrument(span));
-    Ok(stream)
+    Ok(body)
 }
 
 fn too_many(whose: &str, limit: usize) -> Refusal {

@@ -236,7 +236,7 @@ pub enum Down {
         head: Option<Seq>,
     },
     /// A message of one of the user's conversations.
-    Delivered(Box<Envelope>),
+    Delivered(Envelope),
     /// A cursor move is stored.
     CursorStored {
         /// The other user.

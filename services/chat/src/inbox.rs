@@ -6,16 +6,16 @@
 //! session is told to sync.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::UserPresence;
-use tokio::sync::Notify;
 
 use crate::session::Input;
+use crate::signal::Signal;
 
 /// Bytes of announced envelopes that wait.
 pub const INBOX_BYTES: usize = 32 * 1024;
@@ -26,12 +26,13 @@ pub const MAX_WAITING: usize = MAX_SESSION_CONVERSATIONS;
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     state: Mutex<Waiting>,
-    changed: Notify,
+    /// Raised when something was put in.
+    signal: Arc<Signal>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    announced: Vec<Envelope>,
+    announced: Vec<Arc<[Envelope]>>,
     announced_bytes: usize,
     raised: BTreeMap<UserId, Seq>,
     receipts: BTreeMap<(UserId, UserId), Cursor>,
@@ -43,14 +44,24 @@ struct Waiting {
 }
 
 impl Inbox {
-    /// Announces a message of `user`, whose session this is.
-    pub(crate) fn announce(&self, user: &UserId, envelope: &Envelope) {
+    /// An empty inbox that raises `signal` when something is put in.
+    pub(crate) fn new(signal: Arc<Signal>) -> Self {
+        Self {
+            state: Mutex::default(),
+            signal,
+        }
+    }
+
+    /// Announces messages of one conversation of `user`, whose session this is.
+    pub(crate) fn announce(&self, user: &UserId, run: &Arc<[Envelope]>) {
         self.change(|waiting| {
-            let bytes = waiting.announced_bytes + envelope.wire().len();
-            if bytes <= INBOX_BYTES {
-                waiting.announced_bytes = bytes;
-                waiting.announced.push(envelope.clone());
-            } else {
+            let fits = waiting.fits(run);
+            if fits == run.len() {
+                waiting.announced.push(Arc::clone(run));
+            } else if fits > 0 {
+                waiting.announced.push(run[..fits].into());
+            }
+            for envelope in &run[fits..] {
                 waiting.raise(envelope.peer_of(user), envelope.seq);
             }
         });
@@ -98,11 +109,6 @@ impl Inbox {
         self.change(|waiting| waiting.drain = Some(retry_after));
     }
 
-    /// Waits until something was put in.
-    pub(crate) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
     /// Takes everything out.
     pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
         let waiting = std::mem::take(&mut *self.lock());
@@ -124,7 +130,7 @@ impl Inbox {
 
     fn change(&self, change: impl FnOnce(&mut Waiting)) {
         change(&mut self.lock());
-        self.changed.notify_one();
+        self.signal.raise();
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -134,6 +140,19 @@ impl Inbox {
 }
 
 impl Waiting {
+    /// Takes room for messages; returns for how many, from the first on, there is.
+    fn fits(&mut self, run: &[Envelope]) -> usize {
+        let fits = run.iter().take_while(|envelope| {
+            let bytes = self.announced_bytes + envelope.wire().len();
+            let fits = bytes <= INBOX_BYTES;
+            if fits {
+                self.announced_bytes = bytes;
+            }
+            fits
+        });
+        fits.count()
+    }
+
     fn lose_presence(&mut self) {
         self.presence.clear();
         self.presence_lost = true;
@@ -151,7 +170,6 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use duologue_proto::ids::{MessageId, UnixMillis};
 
     use super::*;
@@ -162,14 +180,14 @@ mod tests {
 
     fn envelope(seq: u64) -> Envelope {
         let id = MessageId::parse("m").unwrap();
-        let body = Bytes::from(vec![b'x'; 4096]);
+        let body = [b'x'; 4096];
         Envelope::seal(
             Seq(seq),
             id,
             user("alice"),
             user("bob"),
             UnixMillis(0),
-            body,
+            &body,
         )
     }
 
@@ -177,7 +195,7 @@ mod tests {
     fn what_overflows_becomes_a_raised_target_and_not_silence() {
         let inbox = Inbox::default();
         for seq in 1..=100 {
-            inbox.announce(&user("bob"), &envelope(seq));
+            inbox.announce(&user("bob"), &[envelope(seq)].into());
         }
         let mut inputs = Vec::new();
         inbox.take(&mut inputs);

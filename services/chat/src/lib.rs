@@ -20,6 +20,8 @@ pub mod ports;
 mod registry;
 mod router;
 pub mod session;
+mod signal;
+mod timer;
 
 pub use chat::Chat;
 pub use core::{ChatConfig, Parts, Visibility};

@@ -2,8 +2,9 @@
 //! `duologue_proto::limits`. Each stands in the code where it is kept.
 
 pub use crate::connection::{LEAVING, MAX_BATCH, MAX_RELEASES};
-pub use crate::grpc::{MAX_ECHO_BYTES, WRITE_BYTES};
+pub use crate::grpc::MAX_ECHO_BYTES;
 pub use crate::inbox::{INBOX_BYTES, MAX_WAITING};
+pub use crate::outbox::WRITE_BYTES;
 pub use crate::people::BATCH;
 pub use crate::session::{
     BEHIND_PAUSE, CLOSING_TIMEOUT, KEPT_LEVEL, MAX_CURSOR_WRITES, MAX_MOVES, MAX_PRESENCE,

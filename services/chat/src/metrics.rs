@@ -23,16 +23,27 @@ struct SendLabels {
 }
 
 /// The counters of one chat node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ChatMetrics {
     sends: Family<SendLabels, Counter>,
+    /// That of `sends` which nearly every send counts: found once.
+    stored: Counter,
     delivered: Counter,
     pub(crate) sessions: Gauge,
 }
 
 impl ChatMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
-        let chat = Self::default();
+        let sends = Family::<SendLabels, Counter>::default();
+        let stored = SendLabels {
+            outcome: Outcome::Stored,
+        };
+        let chat = Self {
+            stored: sends.get_or_create_owned(&stored),
+            sends,
+            delivered: Counter::default(),
+            sessions: Gauge::default(),
+        };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("chat");
             registry.register("sends", "Answers to sends of streams", chat.sends.clone());
@@ -51,7 +62,10 @@ impl ChatMetrics {
         let outcome = match down {
             Down::Stored {
                 duplicate: false, ..
-            } => Outcome::Stored,
+            } => {
+                self.stored.inc();
+                return;
+            }
             Down::Stored {
                 duplicate: true, ..
             } => Outcome::Duplicate,

@@ -3,6 +3,8 @@
 //! In one process `duologue` wires these ports to the services directly; in a
 //! split system they are gRPC clients. Chat knows neither.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use duologue_proto::history::{
     Appended, ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages,
@@ -89,8 +91,8 @@ pub trait Presence: Send + Sync + 'static {
 /// What another node's sessions should know.
 #[derive(Debug, Clone)]
 pub enum Announcement {
-    /// A message is durable.
-    Message(Envelope),
+    /// Messages of one sender in one conversation are durable. Never empty.
+    Messages(Arc<[Envelope]>),
     /// A user's cursor in the conversation with `peer` moved.
     Cursor {
         /// Whose cursor.

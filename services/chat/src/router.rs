@@ -25,10 +25,10 @@ impl Router {
         Self { registry, others }
     }
 
-    /// Relays a durable message to every session of both users but `origin`,
-    /// which has its answer.
-    pub(crate) fn message(&self, envelope: &Envelope, origin: Option<&SessionId>) {
-        let announcement = Announcement::Message(envelope.clone());
+    /// Relays durable messages of one conversation to every session of both users
+    /// but `origin`, which has its answers.
+    pub(crate) fn messages(&self, run: Vec<Envelope>, origin: Option<&SessionId>) {
+        let announcement = Announcement::Messages(run.into());
         self.deliver(&announcement, origin);
         self.pass_on(announcement);
     }
@@ -60,13 +60,17 @@ impl Router {
     /// relay from another node is answered "not here".
     pub(crate) fn deliver(&self, announcement: &Announcement, origin: Option<&SessionId>) -> usize {
         match announcement {
-            Announcement::Message(envelope) => {
-                let users = envelope.conversation();
+            Announcement::Messages(run) => {
+                let Some(first) = run.first() else { return 0 };
                 let tell = |user| {
                     self.registry
-                        .tell(user, origin, |h| h.inbox.announce(&h.user, envelope))
+                        .tell(user, origin, |h| h.inbox.announce(&h.user, run))
                 };
-                users.users().map(tell).sum()
+                let told = tell(&first.sender);
+                if first.sender == first.recipient {
+                    return told;
+                }
+                told + tell(&first.recipient)
             }
             Announcement::Cursor { user, peer, cursor } => {
                 let own = |handle: &crate::registry::Handle| {

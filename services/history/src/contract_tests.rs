@@ -130,7 +130,7 @@ pub(crate) fn message(conversation: &ConversationId, seq: u64, id: &str) -> Stor
             conversation.low().clone(),
             conversation.high().clone(),
             START,
-            Bytes::from(format!("body of {id}")),
+            format!("body of {id}").as_bytes(),
         ),
         sent: [seq, 0],
     }

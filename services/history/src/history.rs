@@ -9,7 +9,7 @@ use duologue_proto::history::{Appended, HistoryError, Run};
 use duologue_proto::ids::{ConversationId, HistoryId, UserId};
 use duologue_runtime::clock::Clock;
 
-use crate::append::Appenders;
+use crate::append::{Appenders, Keys};
 use crate::error::unavailable;
 use crate::rows::KnownRows;
 use crate::store::{Store, StoreError};
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) time: Time,
     pub(crate) rows: KnownRows,
+    pub(crate) keys: Keys,
 }
 
 impl History {
@@ -36,6 +37,7 @@ impl History {
         let shared = Arc::new(Shared {
             time: Time::new(Arc::clone(&store), clock),
             rows: KnownRows::default(),
+            keys: Keys::default(),
             store,
         });
         let appenders = Arc::new(Appenders::spawn(&shared));

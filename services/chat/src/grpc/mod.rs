@@ -6,10 +6,10 @@
 
 mod codec;
 mod down;
+mod streams;
 mod unary;
 mod up;
 
-pub use self::codec::WRITE_BYTES;
 pub use self::up::MAX_ECHO_BYTES;
 
 use std::convert::Infallible;
@@ -19,22 +19,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use duologue_proto::chat::v1 as wire;
 use duologue_proto::limits::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 use duologue_runtime::auth::Identity;
 use duologue_runtime::listener::Peer;
 use duologue_runtime::refusal::{Reason, Refusal};
-use futures_util::{StreamExt as _, stream};
 use tonic::body::Body;
 use tonic::codec::Codec;
 use tonic::server::{Grpc, NamedService};
-use tonic::{Code, Extensions, Request, Response, Status, Streaming};
+use tonic::{Extensions, Status};
 
-use crate::connection::{Gone, UpStream};
 use crate::core::Core;
-use crate::door;
-use crate::frame::Up;
-use crate::outbox::OutboxStream;
 
 /// The service, as a server takes it.
 #[derive(Clone)]
@@ -86,18 +80,8 @@ async fn route(core: Arc<Core>, request: http::Request<Body>) -> http::Response<
         };
     }
     match method.as_str() {
-        "Converse" => {
-            let converse = tower::service_fn(move |request| converse(Arc::clone(&core), request));
-            grpc(codec::Frames::default())
-                .streaming(converse, request)
-                .await
-        }
-        "Subscribe" => {
-            let subscribe = tower::service_fn(move |request| subscribe(Arc::clone(&core), request));
-            grpc(codec::Frames::default())
-                .server_streaming(subscribe, request)
-                .await
-        }
+        "Converse" => streams::answer(streams::converse(&core, request)),
+        "Subscribe" => streams::answer(streams::subscribe(&core, request).await),
         "SendMessage" => unary!(unary::send_message),
         "AdvanceCursor" => unary!(unary::advance_cursor),
         "ListMessages" => unary!(unary::list_messages),
@@ -112,58 +96,6 @@ fn grpc<C: Codec>(codec: C) -> Grpc<C> {
     Grpc::new(codec)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_RESPONSE_BYTES)
-}
-
-#[expect(clippy::unused_async, reason = "a call is a future")]
-async fn converse(
-    core: Arc<Core>,
-    request: Request<Streaming<wire::ConverseRequest>>,
-) -> Result<Response<OutboxStream>, Status> {
-    let (_, extensions, frames) = request.into_parts();
-    let caller = caller(&extensions)?;
-    let user = caller.user.clone();
-    let frames_core = Arc::clone(&core);
-    let up = frames.map(move |frame| match frame {
-        Ok(frame) => Ok(up::frame(&frames_core, &user, frame)),
-        Err(status) => broken(&status),
-    });
-    let stream = door::open(&core, caller, address(&extensions), Box::pin(up))?;
-    Ok(Response::new(stream))
-}
-
-#[expect(clippy::unused_async, reason = "a call is a future")]
-async fn subscribe(
-    core: Arc<Core>,
-    request: Request<wire::SubscribeRequest>,
-) -> Result<Response<OutboxStream>, Status> {
-    let (_, extensions, request) = request.into_parts();
-    let caller = caller(&extensions)?;
-    let hello = up::hello("", up::hello_of(request))?;
-    let hello = stream::once(async { Ok((0, Up::Hello(Ok(Box::new(hello))))) });
-    let up: UpStream = Box::pin(hello.chain(stream::pending()));
-    Ok(Response::new(door::open(
-        &core,
-        caller,
-        address(&extensions),
-        up,
-    )?))
-}
-
-/// A frame that cannot be read breaks the contract. What the transport reports
-/// means that the stream broke off.
-fn broken(status: &Status) -> Result<(crate::frame::Ref, Up), Gone> {
-    if status.code() == Code::Cancelled || std::error::Error::source(status).is_some() {
-        return Err(Gone);
-    }
-    let refusal = if status.code() == Code::OutOfRange {
-        too_large("frame")
-    } else {
-        Refusal::field(
-            "frame",
-            "is not a whole protobuf message of this call's kind",
-        )
-    };
-    Ok((0, Up::Broken(refusal)))
 }
 
 fn too_large(what: &str) -> Refusal {

@@ -35,9 +35,9 @@ pub(super) async fn send_message(
     let send = up::send(
         &core,
         &request.peer,
-        request.message_id,
+        request.message_id.as_deref(),
         request.after_seq,
-        request.body,
+        request.body.as_ref(),
     )
     .map_err(Refusal::from)?;
     let over_rate = core.sends.take(&sender, Instant::now()).err();
@@ -92,7 +92,7 @@ pub(super) async fn send_message(
 async fn append_and_relay(core: Arc<Core>, run: Run) -> Option<Appended> {
     let appended = core.history.append(run).await.pop();
     if let Some(Appended::Stored { envelope, .. }) = &appended {
-        core.router.message(envelope, None);
+        core.router.messages(vec![envelope.clone()], None);
     }
     appended
 }

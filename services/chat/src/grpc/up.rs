@@ -77,15 +77,16 @@ pub(super) fn frame(core: &Core, user: &UserId, request: wire::ConverseRequest) 
 }
 
 fn send_message(core: &Core, user: &UserId, send: wire::SendMessage) -> Up {
-    let (message_id, peer) = (send.message_id.clone(), send.peer.clone());
-    let checked = self::send(core, &send.peer, send.message_id, send.after_seq, send.body);
+    let id = send.message_id.as_deref();
+    let checked = self::send(core, &send.peer, id, send.after_seq, send.body.as_ref());
     match checked {
         Ok(mut send) => {
             send.over_rate = core.sends.take(user, Instant::now()).err();
             Up::Send(send)
         }
         Err(invalid) => {
-            Up::InvalidSend(invalid.reject(echo(message_id.unwrap_or_default()), echo(peer)))
+            let id = send.message_id.unwrap_or_default();
+            Up::InvalidSend(invalid.reject(echo(id), echo(send.peer)))
         }
     }
 }
@@ -101,13 +102,13 @@ fn abandon(abandon: &wire::Abandon) -> Up {
 pub(super) fn send(
     core: &Core,
     peer: &str,
-    message_id: Option<String>,
+    message_id: Option<&str>,
     after_seq: Option<u64>,
-    body: Option<wire::Body>,
+    body: Option<&wire::Body>,
 ) -> Result<Send, Invalid> {
     let peer = UserId::parse(peer).map_err(|error| Invalid::field("peer", error))?;
     let message_id = match message_id {
-        Some(id) => MessageId::parse(&id),
+        Some(id) => MessageId::parse(id),
         None => MessageId::parse(&core.random.id()),
     };
     let message_id = message_id.map_err(|error| Invalid::field("message_id", error))?;
@@ -128,7 +129,7 @@ pub(super) fn send(
 }
 
 /// The encoded body, and how long its text is.
-fn body(body: Option<wire::Body>) -> Result<(Bytes, usize), Invalid> {
+fn body(body: Option<&wire::Body>) -> Result<(Bytes, usize), Invalid> {
     let body = body.ok_or_else(|| Invalid::field("body", "must be given"))?;
     let Some(wire::body::Kind::Text(text)) = &body.kind else {
         return Err(Invalid::field(

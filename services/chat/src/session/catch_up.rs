@@ -223,15 +223,18 @@ impl CatchUp {
 }
 
 impl Session {
-    pub(super) fn on_announced(&mut self, envelope: Envelope) {
-        let peer = envelope.peer_of(&self.about.user).clone();
-        let room = self.has_room_for(FRAME + envelope.wire().len());
-        if room && self.catch_up.show_next(&peer, envelope.seq) {
-            self.push(0, Down::Delivered(Box::new(envelope)));
-            self.sync.shown(&peer, &self.catch_up);
-        } else {
-            self.on_raised(&peer, envelope.seq);
+    pub(super) fn on_announced(&mut self, run: &[Envelope]) {
+        let Some(first) = run.first() else { return };
+        let peer = first.peer_of(&self.about.user).clone();
+        for envelope in run {
+            let room = self.has_room_for(FRAME + envelope.wire().len());
+            if room && self.catch_up.show_next(&peer, envelope.seq) {
+                self.push(0, Down::Delivered(envelope.clone()));
+            } else {
+                self.on_raised(&peer, envelope.seq);
+            }
         }
+        self.sync.shown(&peer, &self.catch_up);
     }
 
     pub(super) fn on_raised(&mut self, peer: &UserId, seq: Seq) {
@@ -328,7 +331,7 @@ impl Session {
         state.target = state.target.max(page.head);
         for envelope in page.messages {
             if self.catch_up.show_next(peer, envelope.seq) {
-                self.push(0, Down::Delivered(Box::new(envelope)));
+                self.push(0, Down::Delivered(envelope));
             }
         }
         self.sync.shown(peer, &self.catch_up);

@@ -24,6 +24,7 @@ pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS, PresencePage};
 pub use self::sends::BEHIND_PAUSE;
 pub use self::sync::{KEPT_LEVEL, PAGE_BYTES, PAGE_CONVERSATIONS};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_proto::history::{
@@ -108,8 +109,8 @@ pub enum Input {
     Synced(Result<SyncPage, HistoryError>),
     /// The answer to [`Effect::WriteCursor`].
     CursorWritten(UserId, Result<CursorAdvanced, HistoryError>),
-    /// A message was stored by somebody else.
-    Announced(Envelope),
+    /// Messages of one conversation were stored through another session.
+    Announced(Arc<[Envelope]>),
     /// The conversation with this user has messages up to this one.
     Raised(UserId, Seq),
     /// A cursor of the conversation with the first user moved: the second's.
@@ -149,8 +150,8 @@ pub enum Effect {
     Sync(SyncRequest),
     /// Write this user's cursor in the conversation with the one named.
     WriteCursor(UserId, Cursor),
-    /// Relay a message that is durable.
-    Announce(Envelope),
+    /// Relay messages of one conversation that are durable.
+    Announce(Vec<Envelope>),
     /// Relay a cursor of this user in the conversation with the one named.
     AnnounceCursor(UserId, Cursor),
     /// Ask who is online and visible to the user, in order, after this user.
@@ -292,7 +293,7 @@ impl Session {
             | Input::PresenceLost
             | Input::PresencePage(..)
                 if matches!(self.phase, Phase::Closing | Phase::Ended) => {}
-            Input::Announced(envelope) => self.on_announced(envelope),
+            Input::Announced(run) => self.on_announced(&run),
             Input::Raised(peer, seq) => self.on_raised(&peer, seq),
             Input::Receipt(peer, user, cursor) => self.on_receipt(peer, user, cursor),
             Input::Presence(presence) => self.on_presence(presence),

@@ -53,14 +53,7 @@ pub(super) fn about() -> About {
 
 pub(super) fn envelope(sender: &str, recipient: &str, seq: u64, id: &str) -> Envelope {
     let (sender, recipient) = (user(sender), user(recipient));
-    Envelope::seal(
-        Seq(seq),
-        message_id(id),
-        sender,
-        recipient,
-        START,
-        Bytes::from_static(b"x"),
-    )
+    Envelope::seal(Seq(seq), message_id(id), sender, recipient, START, b"x")
 }
 
 pub(super) fn send(peer: &str, id: &str) -> Input {
@@ -269,9 +262,9 @@ fn a_position_above_the_head_ends_the_stream() {
 #[test]
 fn the_next_message_is_pushed_at_once_and_another_only_raises_the_target() {
     let mut driven = Driven::live(&[("bob", 3)]);
-    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    let effects = driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
     assert!(matches!(pushed(&effects).as_slice(), [Down::Delivered(e)] if e.seq == Seq(4)));
-    let effects = driven.give([Input::Announced(envelope("bob", "alice", 6, "m6"))]);
+    let effects = driven.give([Input::Announced([envelope("bob", "alice", 6, "m6")].into())]);
     assert!(pushed(&effects).is_empty());
     assert!(matches!(
         effects.as_slice(),
@@ -282,8 +275,8 @@ fn the_next_message_is_pushed_at_once_and_another_only_raises_the_target() {
 #[test]
 fn nothing_is_pushed_past_a_read_that_is_running() {
     let mut driven = Driven::live(&[("bob", 3)]);
-    driven.give([Input::Announced(envelope("bob", "alice", 5, "m5"))]);
-    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    driven.give([Input::Announced([envelope("bob", "alice", 5, "m5")].into())]);
+    let effects = driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
     assert!(pushed(&effects).is_empty());
     let messages = vec![
         envelope("bob", "alice", 4, "m4"),
@@ -308,8 +301,8 @@ fn nothing_is_pushed_past_a_read_that_is_running() {
 #[test]
 fn a_message_announced_twice_is_shown_once() {
     let mut driven = Driven::live(&[("bob", 3)]);
-    driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
-    let effects = driven.give([Input::Announced(envelope("bob", "alice", 4, "m4"))]);
+    driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
+    let effects = driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
     assert!(effects.is_empty(), "{effects:?}");
 }
 
@@ -317,7 +310,7 @@ fn a_message_announced_twice_is_shown_once() {
 fn before_the_first_sync_an_announcement_never_guesses_what_was_shown() {
     let mut driven = Driven::new();
     driven.hello(Hello::default());
-    let effects = driven.give([Input::Announced(envelope("bob", "alice", 9, "m9"))]);
+    let effects = driven.give([Input::Announced([envelope("bob", "alice", 9, "m9")].into())]);
     assert!(effects.is_empty(), "{effects:?}");
     let mut listed = page(&[("bob", 9)]);
     listed.conversations[0].own_cursor.delivered = Seq(7);
@@ -330,7 +323,9 @@ fn before_the_first_sync_an_announcement_never_guesses_what_was_shown() {
 #[test]
 fn a_conversation_that_no_sync_listed_starts_at_the_time_of_the_sync() {
     let mut driven = Driven::live(&[]);
-    let effects = driven.give([Input::Announced(envelope("carol", "alice", 3, "m3"))]);
+    let effects = driven.give([Input::Announced(
+        [envelope("carol", "alice", 3, "m3")].into(),
+    )]);
     assert!(matches!(
         effects.as_slice(),
         [Effect::Read(read)] if read.start == ReadStart::AcceptedSince(START)

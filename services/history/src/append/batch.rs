@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::plan::Plan;
 use super::put::Stopped;
-use super::tail::Tail;
+use super::tail::{Key, Keys, Tail};
 use super::{Request, unsettled};
 use crate::history::Shared;
 use crate::store::{StoreError, StoredMessage};
@@ -37,7 +37,7 @@ pub(super) async fn append(
     tail: Option<Tail>,
     requests: Vec<Request>,
 ) -> Option<Tail> {
-    let (callers, entries) = take_apart(requests);
+    let (callers, entries) = take_apart(requests, &shared.keys);
     let mut batch = Batch {
         shared,
         conversation,
@@ -77,13 +77,20 @@ pub(super) struct Entry {
     pub(super) sender: UserId,
     pub(super) recipient: UserId,
     pub(super) draft: Draft,
+    /// Of sender and id.
+    pub(super) key: Key,
     pub(super) answer: Option<Appended>,
 }
 
 impl Entry {
+    /// Whether a stored message has the draft's sender and id.
+    pub(super) fn is(&self, stored: &Envelope) -> bool {
+        stored.message_id == self.draft.message_id && stored.sender == self.sender
+    }
+
     /// The answer to a draft whose id was found stored.
     pub(super) fn found(&self, stored: &Envelope) -> Appended {
-        if stored.body == self.draft.body {
+        if stored.body() == self.draft.body {
             Appended::Stored {
                 envelope: stored.clone(),
                 duplicate: true,
@@ -139,7 +146,7 @@ impl Batch<'_> {
     /// Remembers the message that blocked a put, and what follows it.
     async fn learn(&mut self, by: &StoredMessage) -> Result<(), StoreError> {
         if let Some(tail) = &mut self.tail {
-            tail.push(by);
+            tail.push(by, &self.shared.keys);
         }
         self.refresh().await
     }
@@ -213,7 +220,7 @@ struct Caller {
     _room: OwnedSemaphorePermit,
 }
 
-fn take_apart(requests: Vec<Request>) -> (Vec<Caller>, Vec<Entry>) {
+fn take_apart(requests: Vec<Request>, keys: &Keys) -> (Vec<Caller>, Vec<Entry>) {
     let mut callers = Vec::with_capacity(requests.len());
     let mut entries = Vec::new();
     for (index, request) in requests.into_iter().enumerate() {
@@ -224,6 +231,7 @@ fn take_apart(requests: Vec<Request>) -> (Vec<Caller>, Vec<Entry>) {
         let run = request.run;
         entries.extend(run.drafts.into_iter().map(|draft| Entry {
             request: index,
+            key: keys.of(&run.sender, &draft.message_id),
             sender: run.sender.clone(),
             recipient: run.peer.clone(),
             draft,

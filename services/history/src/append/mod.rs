@@ -16,6 +16,7 @@ pub use self::batch::{MAX_BLOCKED, MAX_LATE};
 pub use self::plan::{MAX_PUT, READ_BYTES, READ_SLOTS};
 pub use self::put::{FIRST_RETRY_DELAY, MAX_RETRIES};
 pub use self::shard::MAX_BATCH_DRAFTS;
+pub(crate) use self::tail::Keys;
 pub use self::tail::{MAX_CACHED_SLOTS, MAX_SLOTS, MAX_TAILS};
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duologue_proto::history::{Appended, Intent, UnsettledReason};
-use duologue_proto::ids::{MessageId, Seq, UserId};
+use duologue_proto::ids::Seq;
 use duologue_proto::limits::MAX_SEARCH;
+use duologue_proto::message::Envelope;
 
-use super::batch::Batch;
+use super::batch::{Batch, Entry};
 use super::tail::Tail;
 use super::unsettled;
 use crate::store::{Consistency, SlotRange, StoreError};
@@ -28,14 +29,13 @@ pub(super) struct Plan {
     pub(super) chosen: Vec<usize>,
     /// Entries with the id of a chosen one: found as soon as that is stored.
     pub(super) copies: BTreeMap<usize, Vec<usize>>,
-    ids: BTreeMap<(UserId, MessageId), usize>,
     /// Callers whose later drafts are only searched for.
     held: BTreeSet<usize>,
 }
 
 /// What a search of (`after_seq`, head] finds.
 enum Search {
-    Found(Seq),
+    Found(Envelope),
     Absent,
     TooOld,
     Ahead,
@@ -68,29 +68,42 @@ impl Batch<'_> {
             if plan.chosen.len() == MAX_PUT {
                 break;
             }
-            let key = (entry.sender.clone(), entry.draft.message_id.clone());
-            if let Some(first) = plan.ids.get(&key) {
-                plan.copies.entry(*first).or_default().push(index);
+            if let Some(first) = self.chosen_before(&plan, entry) {
+                plan.copies.entry(first).or_default().push(index);
                 continue;
             }
             let may_store = entry.draft.intent == Intent::Store && !plan.held.contains(&request);
             match self.search(index).await? {
                 Search::Absent if may_store => {
                     plan.chosen.push(index);
-                    plan.ids.insert(key, index);
                     continue;
                 }
                 Search::Absent | Search::Ahead if !self.fresh => return Ok(None),
                 Search::Absent => self.leave(index, UnsettledReason::NotFound),
                 Search::Ahead => self.leave(index, UnsettledReason::AfterSeqAhead),
                 Search::TooOld => self.leave(index, UnsettledReason::AfterSeqTooOld),
-                Search::Found(seq) => self.answer_duplicate(index, seq).await?,
+                Search::Found(stored) => {
+                    let entry = &mut self.entries[index];
+                    entry.answer = Some(entry.found(&stored));
+                }
             }
             if self.entries[index].holds_back() {
                 plan.held.insert(request);
             }
         }
         Ok(Some(plan))
+    }
+
+    /// The chosen entry with the same sender and id. Of so few, comparing a number
+    /// with each is the quickest.
+    fn chosen_before(&self, plan: &Plan, entry: &Entry) -> Option<usize> {
+        let same = |index: &&usize| {
+            let chosen = &self.entries[**index];
+            chosen.key == entry.key
+                && chosen.draft.message_id == entry.draft.message_id
+                && chosen.sender == entry.sender
+        };
+        plan.chosen.iter().find(same).copied()
     }
 
     /// The newest 256 slots are searched in any case. That the slot `after_seq`
@@ -104,21 +117,24 @@ impl Batch<'_> {
         let floor = Seq(head.0.saturating_sub(MAX_SEARCH));
         let start = after.map_or(floor, |after| after.max(floor));
         self.cover(start).await?;
-        let entry = &self.entries[index];
-        let tail = self.tail.as_ref();
-        let find = |tail: &Tail| tail.find(start, &entry.sender, &entry.draft.message_id);
-        Ok(match tail.and_then(find) {
-            Some(seq) => Search::Found(seq),
+        Ok(match self.find(index, start).await? {
+            Some(stored) => Search::Found(stored),
             None if after.is_some_and(|after| after < floor) => Search::TooOld,
             None => Search::Absent,
         })
     }
 
-    async fn answer_duplicate(&mut self, index: usize, seq: Seq) -> Result<(), StoreError> {
-        let stored = self.shared.slot(self.conversation, seq).await?;
-        let entry = &mut self.entries[index];
-        entry.answer = Some(entry.found(&stored.envelope));
-        Ok(())
+    /// The message above `after`, if it is stored.
+    async fn find(&self, index: usize, after: Seq) -> Result<Option<Envelope>, StoreError> {
+        let entry = &self.entries[index];
+        let tail = self.tail.iter();
+        for seq in tail.flat_map(|tail| tail.candidates(after, entry.key)) {
+            let stored = self.shared.slot(self.conversation, seq).await?;
+            if entry.is(&stored.envelope) {
+                return Ok(Some(stored.envelope));
+            }
+        }
+        Ok(None)
     }
 
     fn leave(&mut self, index: usize, reason: UnsettledReason) {
@@ -153,8 +169,10 @@ impl Batch<'_> {
         let seq = head.as_ref().map_or(Seq::ZERO, |head| head.envelope.seq);
         match (&mut self.tail, &head) {
             (Some(tail), _) if tail.head() == seq => {}
-            (Some(tail), Some(head)) if tail.head().next() == seq => tail.push(head),
-            (tail, head) => *tail = Some(Tail::at(head.as_ref())),
+            (Some(tail), Some(head)) if tail.head().next() == seq => {
+                tail.push(head, &self.shared.keys)
+            }
+            (tail, head) => *tail = Some(Tail::at(head.as_ref(), &self.shared.keys)),
         }
         Ok(())
     }
@@ -178,7 +196,7 @@ impl Batch<'_> {
                 consistency,
             };
             for message in self.shared.store.slots(range).await? {
-                tail.extend_down(&message);
+                tail.extend_down(&message, &self.shared.keys);
             }
             match (tail.seen_after() == last, consistency) {
                 (false, _) => {}

@@ -141,10 +141,10 @@ impl Batch<'_> {
         self.shared.rows.remember(self.conversation, window);
         self.rows = Some(attempt.reading);
         for message in attempt.rest().iter().take(count) {
-            if let Some(tail) = &mut self.tail {
-                tail.push(message);
-            }
             let index = plan.chosen[attempt.stored];
+            if let Some(tail) = &mut self.tail {
+                tail.push_known(message, self.entries[index].key);
+            }
             self.entries[index].answer = Some(Appended::Stored {
                 envelope: message.envelope.clone(),
                 duplicate: false,
@@ -173,7 +173,7 @@ impl Batch<'_> {
                 entry.sender.clone(),
                 entry.recipient.clone(),
                 accepted_at,
-                entry.draft.body.clone(),
+                &entry.draft.body,
             );
             StoredMessage { envelope, sent }
         });

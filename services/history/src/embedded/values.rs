@@ -1,6 +1,5 @@
 //! The values of the embedded engine: a version byte, then the content.
 
-use bytes::Bytes;
 use duologue_proto::ids::{HistoryId, Seq, UnixMillis};
 use duologue_proto::message::{Cursor, Envelope};
 
@@ -37,7 +36,7 @@ pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage, Unreadable> 
     let unreadable = Unreadable("a message");
     let content = content(value).ok_or(unreadable)?;
     let (sent, wire) = two_numbers(content).ok_or(unreadable)?;
-    let envelope = Envelope::open(Bytes::copy_from_slice(wire)).map_err(|_| unreadable)?;
+    let envelope = Envelope::open(wire).map_err(|_| unreadable)?;
     Ok(StoredMessage { envelope, sent })
 }
 
@@ -111,7 +110,7 @@ mod tests {
             user("alice"),
             user("bob"),
             UnixMillis(1_700_000_000_000),
-            Bytes::from_static(b"\x0a\x02hi"),
+            b"\x0a\x02hi",
         );
         StoredMessage {
             envelope,

@@ -225,10 +225,10 @@ impl FaultyStore {
         run.messages[0].envelope = Envelope::seal(
             first.seq,
             super::id(&format!("usurper-{number}-{}", first.seq)),
-            was.recipient,
-            was.sender,
+            was.recipient.clone(),
+            was.sender.clone(),
             first.accepted_at,
-            bytes::Bytes::from_static(b"usurper"),
+            b"usurper",
         );
         self.inner.put_run(run).await;
     }

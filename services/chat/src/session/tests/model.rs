@@ -371,7 +371,7 @@ impl World {
         match *step {
             Step::PeerSends { peer, announced } => {
                 let stored = self.peer_stores(PEERS[peer]);
-                (0..announced).for_each(|_| self.give(Input::Announced(stored.clone())));
+                (0..announced).for_each(|_| self.give(Input::Announced([stored.clone()].into())));
             }
             Step::DeviceSends { peer } => self.device_sends(PEERS[peer]),
             Step::DeviceResends { peer } => self.device_resends(PEERS[peer]),
