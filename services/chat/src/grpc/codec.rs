@@ -129,7 +129,18 @@ pub(super) fn write(reference: Ref, down: Down, bytes: &mut BytesMut) {
             let ids = [message_id.as_str(), peer.as_str()];
             stored(reference, ids, seq, duplicate, accepted_at, bytes);
         }
-        down => {
+        Down::Welcome(_)
+        | Down::Rejected(_)
+        | Down::Deferred { .. }
+        | Down::CursorStored { .. }
+        | Down::CursorRejected(_)
+        | Down::Receipt { .. }
+        | Down::Presence(_)
+        | Down::PresenceReset
+        | Down::CaughtUp { .. }
+        | Down::Pong
+        | Down::Heartbeat
+        | Down::Goodbye { .. } => {
             let response = ConverseResponse {
                 r#ref: reference,
                 frame: Some(down::to_wire(down)),

@@ -170,7 +170,7 @@ impl Batch<'_> {
         match (&mut self.tail, &head) {
             (Some(tail), _) if tail.head() == seq => {}
             (Some(tail), Some(head)) if tail.head().next() == seq => {
-                tail.push(head, &self.shared.keys)
+                tail.push(head, &self.shared.keys);
             }
             (tail, head) => *tail = Some(Tail::at(head.as_ref(), &self.shared.keys)),
         }
