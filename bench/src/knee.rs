@@ -77,3 +77,37 @@ fn void(rate: f64, outcome: &Outcome) -> Option<&'static str> {
         .or(late.then_some("the driver was late"))
         .or(lost.then_some("not all that was due came about"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::probe::Use;
+
+    fn outcome(rate: f64, late: f64) -> Outcome {
+        Outcome {
+            rate,
+            cpu: 5.0,
+            latency: [1.0, 5.0, 1.0, 5.0],
+            echoed: 0.0,
+            used: Use {
+                server_cpu: Duration::ZERO,
+                server: 0.7,
+                core: 0.7,
+                waiting: 0.1,
+                driver: 0.5,
+                flushes_per_second: None,
+            },
+            sync: [1.0, 2.0],
+            late,
+        }
+    }
+
+    #[test]
+    fn a_row_is_void_if_the_driver_was_late_or_the_server_fell_behind() {
+        assert_eq!(void(1_000.0, &outcome(999.0, 0.4)), None);
+        assert!(void(1_000.0, &outcome(999.0, 0.6)).is_some());
+        assert!(void(1_000.0, &outcome(970.0, 0.4)).is_some());
+    }
+}

@@ -11,39 +11,8 @@ use tokio::net::TcpStream;
 use super::board::Board;
 use super::down::{self, Down};
 use super::pace::{Schedule, Ticks};
-use super::wire::{self, Header, Template};
-
-/// A user who is to enter.
-pub(super) struct Entrant<'a> {
-    /// Its number in the whole load.
-    pub(super) index: usize,
-    pub(super) token: &'a str,
-    pub(super) template: Template,
-    /// How many messages it sends in all.
-    pub(super) messages: u64,
-}
-
-/// A user of this connection.
-struct User {
-    index: usize,
-    template: Template,
-    /// Messages that are still to fall due.
-    left: u64,
-    /// Messages that fell due and were not acknowledged.
-    in_flight: usize,
-    /// Bytes that the server takes on its stream still.
-    window: i64,
-    /// The beginning of a message whose rest is in the next frame.
-    part: Vec<u8>,
-    received: u32,
-    /// The numbers of the next message to send, and of the next to fall due.
-    next: u64,
-    next_due: u64,
-    latest: u64,
-    /// Messages to send, and whether the user is on the list of those that have any.
-    due: usize,
-    listed: bool,
-}
+use super::user::{Entrant, User};
+use super::wire::{self, Header};
 
 /// One connection.
 pub(super) struct Connection {
@@ -101,20 +70,8 @@ impl Connection {
         self.out.extend_from_slice(&hello);
         let hello = i64::try_from(hello.len()).unwrap_or(i64::MAX);
         self.window -= hello;
-        self.users.push(User {
-            index: entrant.index,
-            template: entrant.template,
-            left: entrant.messages,
-            in_flight: 0,
-            window: self.stream_window - hello,
-            part: Vec::new(),
-            received: 0,
-            next: 0,
-            next_due: 0,
-            latest: 0,
-            due: 0,
-            listed: false,
-        });
+        self.users
+            .push(User::new(entrant, self.stream_window - hello));
     }
 
     pub(super) fn users(&self) -> usize {
@@ -293,18 +250,14 @@ impl Connection {
         let state = &mut self.users[user];
         match down {
             Down::Stored { id, seq } => {
-                state.latest = state.latest.max(seq);
-                state.in_flight = state
-                    .in_flight
-                    .checked_sub(1)
-                    .context("an answer that nobody waits for")?;
+                state.answered(seq)?;
                 self.board.stored(state.index, id)?;
                 if !self.paced && self.board.goes_on() {
                     self.add_due(user, self.board.now())?;
                 }
             }
             Down::Delivered { id, seq } => {
-                state.latest = state.latest.max(seq);
+                state.seen(seq);
                 self.board.delivered(state.index, id)?;
             }
             Down::CaughtUp => {
@@ -319,51 +272,21 @@ impl Connection {
     /// The user's next message falls due at that time, if it has one.
     fn add_due(&mut self, user: usize, at: u32) -> Result<()> {
         let state = &mut self.users[user];
-        if state.left == 0 {
-            return Ok(());
-        }
-        state.left -= 1;
-        state.in_flight += 1;
-        ensure!(
-            state.in_flight <= self.board.in_flight(),
-            "the server has fallen far behind"
-        );
-        self.board.due(state.index, state.next_due, at);
-        state.next_due += 1;
-        state.due += 1;
-        if !state.listed {
+        state.add_due(&self.board, at)?;
+        if state.is_due() && !state.listed {
             state.listed = true;
             self.sending.push(user);
         }
         Ok(())
     }
 
-    /// Sends what is due, the messages of one user in one frame.
+    /// Sends what is due, the messages of one user together.
     fn send(&mut self) {
         let mut waiting = Vec::new();
         for user in self.sending.drain(..) {
-            let state = &mut self.users[user];
-            while state.due > 0 {
-                let length = state.template.len();
-                let room = state.window.min(self.window);
-                let room = usize::try_from(room).unwrap_or(0).min(wire::MAX_PAYLOAD);
-                let count = state.due.min(room / length);
-                if count == 0 {
-                    break;
-                }
-                let bytes = count * length;
-                wire::header(&mut self.out, bytes, wire::DATA, 0, stream_of(user));
-                for _ in 0..count {
-                    let id = self.board.sent(state.index, state.next);
-                    state.template.write(&mut self.out, id, state.latest);
-                    state.next += 1;
-                }
-                state.due -= count;
-                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-                state.window -= bytes;
-                self.window -= bytes;
-            }
-            state.listed = state.due > 0;
+            let (state, stream) = (&mut self.users[user], stream_of(user));
+            self.window -= state.send(&self.board, stream, self.window, &mut self.out);
+            state.listed = state.is_due();
             if state.listed {
                 waiting.push(user);
             }

@@ -8,6 +8,7 @@ mod connection;
 mod down;
 mod line;
 mod pace;
+mod user;
 mod wire;
 
 use std::net::SocketAddr;
@@ -20,9 +21,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) use self::board::Counts;
 use self::board::{Board, Phase};
-use self::connection::{Connection, Entrant};
+use self::connection::Connection;
 pub(crate) use self::line::Line;
 use self::pace::Schedule;
+use self::user::Entrant;
 use self::wire::Template;
 use crate::histogram::Histogram;
 

@@ -53,7 +53,7 @@ impl Crowd {
     }
 }
 
-/// Stores messages in conversations of two users each, who both write as many.
+/// Stores so many messages in each conversation of two users, who both write half.
 pub(super) async fn pairs(
     server: &Server,
     prefix: &str,
@@ -61,7 +61,7 @@ pub(super) async fn pairs(
     messages: u64,
 ) -> Result<()> {
     let members = server.members(driver::pairs(prefix, 2 * pairs))?;
-    fill(server, &members, messages / members.len() as u64, To::Peers).await
+    fill(server, &members, messages / 2, To::Peers).await
 }
 
 async fn fill(server: &Server, members: &[Member], messages: u64, to: To) -> Result<()> {
@@ -85,7 +85,10 @@ async fn fill(server: &Server, members: &[Member], messages: u64, to: To) -> Res
         }
     })
     .await
-    .context("cannot store what is to be measured")
+    .context("cannot store what is to be measured")?;
+    let rate = per_second(all, started.elapsed());
+    say(&format!("stored {all}, {rate:.0}/s"));
+    Ok(())
 }
 
 /// What a client knows after it has caught up.
