@@ -1,6 +1,5 @@
 //! What is stored before anything is measured: all of it through the door.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -76,18 +75,28 @@ async fn fill(server: &Server, members: &[Member], messages: u64, to: To) -> Res
     let all = messages * members.len() as u64;
     let started = Instant::now();
     let mut load = Load::start(&users, When::Window(WINDOW)).await?;
-    let told = Cell::new(started);
+    let (mut told, mut stored) = (started, None);
     load.complete(|counts| {
-        if told.get().elapsed() >= TELL {
-            told.set(Instant::now());
+        if counts.stored == all {
+            stored.get_or_insert_with(|| started.elapsed());
+        }
+        if told.elapsed() >= TELL {
+            told = Instant::now();
             let rate = per_second(counts.stored, started.elapsed());
-            say(&format!("stored {} of {all}, {rate:.0}/s", counts.stored));
+            say(&format!(
+                "stored {} of {all}, delivered {}, {rate:.0}/s",
+                counts.stored, counts.delivered
+            ));
         }
     })
     .await
     .context("cannot store what is to be measured")?;
-    let rate = per_second(all, started.elapsed());
-    say(&format!("stored {all}, {rate:.0}/s"));
+    let (whole, stored) = (started.elapsed(), stored.unwrap_or_default());
+    say(&format!(
+        "stored {all}, {:.0}/s; the last was delivered {:.2} s later",
+        per_second(all, stored),
+        whole.saturating_sub(stored).as_secs_f64()
+    ));
     Ok(())
 }
 
