@@ -31,6 +31,14 @@ impl Histogram {
         self.total += 1;
     }
 
+    /// Takes what another has counted.
+    pub(crate) fn join(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+        self.total += other.total;
+    }
+
     /// The time that so large a share does not exceed.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let mut left = rank(self.total, share);
@@ -98,5 +106,12 @@ mod tests {
         let most = times.quantile(0.99).as_micros();
         assert!((990..=1023).contains(&most), "{most}");
         assert_eq!(Histogram::default().quantile(0.5), Duration::ZERO);
+        // Twice as many, half of them at once.
+        let mut at_once = Histogram::default();
+        (0..1000).for_each(|_| at_once.add(Duration::ZERO));
+        times.join(&at_once);
+        assert_eq!(times.quantile(0.5), Duration::ZERO);
+        let joined = times.quantile(0.75).as_micros();
+        assert!((500..=516).contains(&joined), "{joined}");
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::driver::{Load, Users};
+use crate::driver::{self, Load, To, Users, When};
 use crate::machine;
 use crate::server::{Kind, Place, Server};
 use crate::throughput::TEXT_BYTES;
@@ -20,15 +20,17 @@ pub(crate) async fn measure(kind: Kind, place: &Place) -> Result<f64> {
     let mut resident = [0; 2];
     for (kib, sessions) in resident.iter_mut().zip(SESSIONS) {
         let server = Server::start(kind, place)?;
-        let tokens = server.tokens(sessions)?;
+        let members = server.members(driver::pairs("user", sessions))?;
         let users = Users {
             address: server.address,
-            tokens: &tokens,
+            members: &members,
             per_connection: 1,
             text_bytes: TEXT_BYTES,
+            messages: 1,
+            to: To::Peers,
         };
-        let mut load = Load::start_one_each(&users).await?;
-        load.finish().await?;
+        let mut load = Load::start(&users, When::Window(1)).await?;
+        load.complete(|_| ()).await?;
         load.wait(REST).await?;
         *kib = machine::resident_kib(server.process())?;
     }

@@ -1,4 +1,4 @@
-//! What the kernel says of processes, cores and the disk.
+//! What the kernel says of memory, directories and the disk, and of the machine.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -12,87 +12,10 @@ use tokio::time::Instant;
 
 use crate::histogram::Histogram;
 
-/// What times are counted in, in `/proc`: hundredths of a second on every Linux.
-const TICK: Duration = Duration::from_millis(10);
 /// Syncs of one probe.
 const PROBE_SYNCS: usize = 300;
 /// What a probe writes before each: about what a group of a few messages takes.
 const PROBE_BYTES: usize = 4 * 1024;
-
-/// One reading of everything.
-#[derive(Debug, Clone)]
-pub(crate) struct Reading {
-    at: Instant,
-    server: Duration,
-    driver: Duration,
-    core: Core,
-    /// How many flushes the disk has done; none if that is not told.
-    flushes: Option<u64>,
-}
-
-/// The difference of two readings, as shares of the time between them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Use {
-    pub(crate) server_cpu: Duration,
-    /// The server's share of its core.
-    pub(crate) server: f64,
-    /// How much of the server's core was used by anybody.
-    pub(crate) core: f64,
-    /// How much of it was idle while somebody on it waited for the disk.
-    pub(crate) waiting: f64,
-    pub(crate) driver: f64,
-    pub(crate) flushes_per_second: Option<f64>,
-}
-
-/// What is measured.
-#[derive(Debug, Clone)]
-pub(crate) struct Probe {
-    /// The server's process.
-    pub(crate) server: u32,
-    /// The server's core.
-    pub(crate) core: usize,
-    /// Where the server's data is.
-    pub(crate) device: (u64, u64),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Core {
-    busy: Duration,
-    waiting: Duration,
-    idle: Duration,
-}
-
-impl Probe {
-    pub(crate) fn read(&self) -> Result<Reading> {
-        Ok(Reading {
-            at: Instant::now(),
-            server: cpu_of(self.server)?,
-            driver: cpu_of(std::process::id())?,
-            core: core(self.core)?,
-            flushes: flushes(self.device),
-        })
-    }
-}
-
-impl Reading {
-    pub(crate) fn until(&self, later: &Self) -> Use {
-        let time = later.at - self.at;
-        let share = |from: Duration, to: Duration| (to.saturating_sub(from)).div_duration_f64(time);
-        let (from, to) = (&self.core, &later.core);
-        let busy = to.busy.saturating_sub(from.busy);
-        let waiting = to.waiting.saturating_sub(from.waiting);
-        let all = busy + waiting + to.idle.saturating_sub(from.idle);
-        let flushes = self.flushes.zip(later.flushes);
-        Use {
-            server_cpu: later.server.saturating_sub(self.server),
-            server: share(self.server, later.server),
-            core: busy.div_duration_f64(all.max(TICK)),
-            waiting: waiting.div_duration_f64(all.max(TICK)),
-            driver: share(self.driver, later.driver),
-            flushes_per_second: flushes.map(|(from, to)| per_second(to - from, time)),
-        }
-    }
-}
 
 /// So many in such a time.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
@@ -135,10 +58,43 @@ pub(crate) fn probe_syncs(folder: &Path) -> Result<Histogram> {
 
 /// Memory of a process that is in use, in KiB.
 pub(crate) fn resident_kib(process: u32) -> Result<u64> {
+    memory_kib(process, "VmRSS:")
+}
+
+/// The most that it was since [`forget_peak`], in KiB.
+pub(crate) fn peak_kib(process: u32) -> Result<u64> {
+    memory_kib(process, "VmHWM:")
+}
+
+/// The most memory of a process is from now on what it has now.
+pub(crate) fn forget_peak(process: u32) -> Result<()> {
+    fs::write(format!("/proc/{process}/clear_refs"), "5").context("cannot forget a peak of memory")
+}
+
+fn memory_kib(process: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("the kernel tells no memory")?.parse()?)
+    let number = kib(&status, name).context("the kernel tells no memory")?;
+    Ok(number.parse()?)
+}
+
+/// The number on a line such as `VmRSS:     1234 kB`.
+fn kib<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()
+}
+
+/// What a directory takes on its disk, in bytes.
+pub(crate) fn disk_bytes(path: &Path) -> Result<u64> {
+    /// What blocks are counted in, whatever the disk has.
+    const BLOCK_BYTES: u64 = 512;
+    let about = fs::symlink_metadata(path)?;
+    let mut bytes = about.blocks() * BLOCK_BYTES;
+    if about.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += disk_bytes(&entry?.path())?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Which machine this is.
@@ -153,47 +109,27 @@ pub(crate) fn describe() -> String {
     format!("{cores} cores ({model}), Linux {}", kernel.trim())
 }
 
-/// User and system time of a process.
-fn cpu_of(process: u32) -> Result<Duration> {
-    let stat =
-        fs::read_to_string(format!("/proc/{process}/stat")).context("the server has ended")?;
-    // The name may hold anything; what follows it does not.
-    let (_, fields) = stat.rsplit_once(')').context("unreadable /proc/PID/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    ticks.map(ticks_of).sum()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn core(core: usize) -> Result<Core> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let name = format!("cpu{core} ");
-    let line = stat.lines().find_map(|line| line.strip_prefix(&name));
-    let times = line.with_context(|| format!("there is no core {core}"))?;
-    let times: Vec<Duration> = times
-        .split_whitespace()
-        .take(8)
-        .map(ticks_of)
-        .collect::<Result<_>>()?;
-    let [user, nice, system, idle, waiting, irq, softirq, steal] = times[..] else {
-        anyhow::bail!("unreadable /proc/stat");
-    };
-    Ok(Core {
-        busy: user + nice + system + irq + softirq + steal,
-        waiting,
-        idle,
-    })
-}
+    #[test]
+    fn memory_is_read_by_its_name() {
+        let status = "Name:\tduologue\nVmHWM:\t   23456 kB\nVmRSS:\t   12345 kB\n";
+        assert_eq!(kib(status, "VmRSS:"), Some("12345"));
+        assert_eq!(kib(status, "VmHWM:"), Some("23456"));
+        assert_eq!(kib(status, "VmSwap:"), None);
+    }
 
-fn ticks_of(ticks: &str) -> Result<Duration> {
-    Ok(TICK * ticks.parse()?)
-}
-
-fn flushes((major, minor): (u64, u64)) -> Option<u64> {
-    let stats = fs::read_to_string("/proc/diskstats").ok()?;
-    let number = |field: Option<&str>| field.and_then(|field| field.parse::<u64>().ok());
-    stats.lines().find_map(|line| {
-        let mut fields = line.split_whitespace();
-        let device = (number(fields.next())?, number(fields.next())?);
-        // The name, then fifteen others.
-        (device == (major, minor)).then(|| number(fields.nth(16)))?
-    })
+    #[test]
+    fn a_directory_takes_what_its_files_take() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = disk_bytes(folder.path()).unwrap();
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("file"), vec![7; 1 << 20]).unwrap();
+        File::open(inner.join("file")).unwrap().sync_all().unwrap();
+        let grown = disk_bytes(folder.path()).unwrap() - before;
+        assert!((1 << 20..1 << 21).contains(&grown), "{grown}");
+    }
 }

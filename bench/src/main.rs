@@ -1,13 +1,16 @@
 //! How fast Duologue is, on the reader's own machine: `bench relay` measures it
-//! beside a relay that stores nothing.
+//! beside a relay that stores nothing, `bench store` on what it has stored.
 
 mod bare;
 mod driver;
 mod histogram;
 mod idle;
+mod knee;
 mod machine;
+mod probe;
 mod relay;
 mod server;
+mod store;
 mod throughput;
 
 use anyhow::{Context as _, Result};
@@ -24,6 +27,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 enum Command {
     /// Duologue beside a relay that stores nothing, in one run.
     Relay(relay::Options),
+    /// Duologue on what it has stored: start-up, pages, logins, a catch-up.
+    Store(store::Options),
     /// Serve the relay that stores nothing; the runs start it themselves.
     Bare,
 }
@@ -35,6 +40,7 @@ fn main() -> Result<()> {
         .context("cannot start a runtime")?;
     match Command::parse() {
         Command::Relay(options) => relay::run(&runtime, &options),
+        Command::Store(options) => store::run(&runtime, &options),
         Command::Bare => serve_bare(),
     }
 }

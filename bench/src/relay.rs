@@ -6,16 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
-use crate::server::{Kind, Place};
+use crate::driver::When;
+use crate::server::{self, Kind, Place};
 use crate::throughput::{self, Outcome, ROWS, Row, Times};
-use crate::{idle, machine, say};
-
-/// The server's core and the driver's.
-const CORES: [usize; 2] = [0, 1];
+use crate::{idle, knee, say};
 
 /// What to measure.
 #[derive(Args)]
@@ -55,23 +52,11 @@ type Rounds = BTreeMap<(usize, Kind), Vec<Outcome>>;
 /// Measures and prints.
 pub(crate) fn run(runtime: &Runtime, options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "at least one round is needed");
-    let cores = std::thread::available_parallelism()?.get();
-    ensure!(
-        cores >= 2,
-        "two cores are needed: one for the server, one for the driver"
-    );
-    std::fs::create_dir_all(&options.folder).context("cannot make the folder")?;
-    let folder = TempDir::new_in(&options.folder)?;
-    let place = Place {
-        program: options.program.clone(),
-        folder: folder.path().to_owned(),
-        core: CORES[0],
-    };
-    say(&format!("{}\n", machine::describe()));
-    machine::pin(std::process::id(), CORES[1])?;
+    let (_folder, place) = server::place(&options.program, &options.folder)?;
     if !options.only_idle {
         let rounds = measure_rates(runtime, options, &place)?;
         print_rates(&rows(options), &rounds);
+        measure_knee(runtime, options, &rounds, &place)?;
     }
     if !options.no_idle {
         print_idle(runtime, options, &place)?;
@@ -93,18 +78,43 @@ fn kinds(options: &Options) -> Vec<Kind> {
         .map_or(vec![Kind::Bare, Kind::Duologue], |kind| vec![kind])
 }
 
+fn times(options: &Options) -> Times {
+    Times {
+        warm: Duration::from_secs(options.warm),
+        measured: Duration::from_secs(options.seconds),
+    }
+}
+
+/// Needs the rate that was just measured.
+fn measure_knee(
+    runtime: &Runtime,
+    options: &Options,
+    rounds: &Rounds,
+    place: &Place,
+) -> Result<()> {
+    let at = rows(options).iter().position(|row| *row == knee::ROW);
+    let outcomes = at.and_then(|at| rounds.get(&(at, Kind::Duologue)));
+    let Some(outcomes) = outcomes else {
+        say(&format!(
+            "\nbelow the most: left out, without {}",
+            knee::ROW
+        ));
+        return Ok(());
+    };
+    let most = throughput::median(outcomes).rate;
+    knee::run(runtime, options.rounds, most, times(options), place)
+}
+
 /// The servers take turns within each round, so that what changes on the machine
 /// meanwhile strikes both.
 fn measure_rates(runtime: &Runtime, options: &Options, place: &Place) -> Result<Rounds> {
-    let times = Times {
-        warm: Duration::from_secs(options.warm),
-        measured: Duration::from_secs(options.seconds),
-    };
+    let times = times(options);
     let mut rounds = Rounds::new();
     for round in 1..=options.rounds {
         for (at, row) in rows(options).into_iter().enumerate() {
             for kind in kinds(options) {
-                let measured = throughput::measure(kind, row, times, place);
+                let window = When::Window(row.window);
+                let measured = throughput::measure(kind, row.pairs, window, times, place);
                 let outcome = LocalSet::new()
                     .block_on(runtime, measured)
                     .with_context(|| format!("{kind:?} failed at {row}"))?;
@@ -134,7 +144,7 @@ fn in_short(outcome: &Outcome) -> String {
         outcome.echoed * 100.0,
         outcome.latency[0],
         outcome.latency[1],
-        outcome.limit(),
+        used.limit(),
     )
 }
 
@@ -160,7 +170,7 @@ fn print_rates(rows: &[Row], rounds: &Rounds) {
                 .map(|rounds| throughput::median(rounds))
         };
         if let (Some(bare), Some(ours)) = (of(Kind::Bare), of(Kind::Duologue)) {
-            let ratio = match (bare.void(), ours.void()) {
+            let ratio = match (bare.used.void(), ours.used.void()) {
                 (None, None) => format!("{:.2}", ours.rate / bare.rate),
                 _ => format!("void ({:.2})", ours.rate / bare.rate),
             };
@@ -188,7 +198,7 @@ fn line(row: Row, kind: Kind, outcome: &Outcome) -> String {
         used.waiting * 100.0,
         used.driver * 100.0,
         used.flushes_per_second.unwrap_or_default(),
-        outcome.limit(),
+        used.limit(),
     )
 }
 

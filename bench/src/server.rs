@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use duologue_proto::ids::UserId;
 use duologue_runtime::auth::DevKey;
 use duologue_runtime::clock::SystemClock;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
-use crate::driver;
+use crate::driver::Member;
+use crate::machine;
+use crate::probe::Probe;
+use crate::say;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -35,21 +39,134 @@ pub(crate) struct Place {
     pub(crate) core: usize,
 }
 
-/// A running server with nothing stored; it is killed when this is dropped.
+/// The server's core and the driver's.
+const CORES: [usize; 2] = [0, 1];
+
+/// Makes a place in `folder` and takes the driver to its core; says which machine
+/// this is.
+pub(crate) fn place(program: &Path, folder: &Path) -> Result<(TempDir, Place)> {
+    let cores = std::thread::available_parallelism()?.get();
+    ensure!(
+        cores >= 2,
+        "two cores are needed: one for the server, one for the driver"
+    );
+    std::fs::create_dir_all(folder).context("cannot make the folder")?;
+    let folder = TempDir::new_in(folder)?;
+    let place = Place {
+        program: program.to_owned(),
+        folder: folder.path().to_owned(),
+        core: CORES[0],
+    };
+    say(&format!("{}\n", machine::describe()));
+    machine::pin(std::process::id(), CORES[1])?;
+    Ok((folder, place))
+}
+
+/// A running server with a data directory of its own.
 pub(crate) struct Server {
-    child: Child,
-    _output: BufReader<ChildStdout>,
+    running: Running,
     data: TempDir,
     kind: Kind,
     pub(crate) address: SocketAddr,
 }
 
+/// The process; it is killed when this is dropped.
+struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
 impl Server {
+    /// With nothing stored.
     pub(crate) fn start(kind: Kind, place: &Place) -> Result<Self> {
         let data = TempDir::new_in(&place.folder)?;
         if kind == Kind::Duologue {
             DevKey::load_or_create(data.path())?;
         }
+        let (running, address) = Running::start(kind, place, data.path())?;
+        Ok(Self {
+            running,
+            data,
+            kind,
+            address,
+        })
+    }
+
+    /// Kills it and starts it again on the same data; returns how long it takes
+    /// until it says that it serves.
+    pub(crate) fn restart(&mut self, place: &Place) -> Result<Duration> {
+        self.running.end()?;
+        let started = Instant::now();
+        let (running, address) = Running::start(self.kind, place, self.data.path())?;
+        let time = started.elapsed();
+        (self.running, self.address) = (running, address);
+        Ok(time)
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    pub(crate) fn probe(&self, place: &Place) -> Result<Probe> {
+        Ok(Probe {
+            server: self.process(),
+            core: place.core,
+            device: machine::device_of(self.data())?,
+        })
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Users with what each shows at the door.
+    pub(crate) fn members(
+        &self,
+        names: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<Member>> {
+        let door = self.door()?;
+        let member = |(name, peer): (String, String)| {
+            let token = door.token(name)?;
+            Ok(Member { token, peer })
+        };
+        names.map(member).collect()
+    }
+
+    /// What one user shows at the door.
+    pub(crate) fn token(&self, name: &str) -> Result<String> {
+        self.door()?.token(name.to_owned())
+    }
+
+    fn door(&self) -> Result<Door> {
+        Ok(match self.kind {
+            Kind::Bare => Door::Open,
+            Kind::Duologue => Door::Key(DevKey::load_or_create(self.data.path())?),
+        })
+    }
+}
+
+/// What is wanted at the door.
+enum Door {
+    /// The name.
+    Open,
+    /// A token that this has signed.
+    Key(DevKey),
+}
+
+impl Door {
+    fn token(&self, name: String) -> Result<String> {
+        /// Longer than any run.
+        const LIFETIME: Duration = Duration::from_hours(4);
+        match self {
+            Self::Open => Ok(name),
+            Self::Key(key) => Ok(key.sign(&UserId::parse(&name)?, LIFETIME, &SystemClock)),
+        }
+    }
+}
+
+impl Running {
+    fn start(kind: Kind, place: &Place, data: &Path) -> Result<(Self, SocketAddr)> {
+        let log = place.folder.join("server.log");
         let mut command = Command::new("taskset");
         command.args(["-c", &place.core.to_string()]);
         match kind {
@@ -58,62 +175,36 @@ impl Server {
             }
             Kind::Duologue => {
                 command.arg(&place.program).args(FLAGS);
-                command.arg("--data").arg(data.path());
+                command.arg("--data").arg(data);
             }
         }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(place.folder.join("server.log"))?)
+            .stderr(File::create(&log)?)
             .spawn()
             .context("cannot run taskset, of util-linux")?;
         let output = child.stdout.take().context("the server has no output")?;
-        let mut output = BufReader::new(output);
-        let address = address(&mut output);
-        let mut server = Self {
+        let mut running = Self {
             child,
-            _output: output,
-            data,
-            kind,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            output: BufReader::new(output),
         };
-        server.address = address.with_context(|| {
-            let log = place.folder.join("server.log");
-            std::fs::read_to_string(log).unwrap_or_default()
-        })?;
-        Ok(server)
+        let address = address(&mut running.output)
+            .with_context(|| std::fs::read_to_string(log).unwrap_or_default())?;
+        Ok((running, address))
     }
 
-    pub(crate) fn process(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn data(&self) -> &Path {
-        self.data.path()
-    }
-
-    /// What each user shows at the door.
-    pub(crate) fn tokens(&self, users: usize) -> Result<Vec<String>> {
-        /// Longer than any run.
-        const LIFETIME: Duration = Duration::from_hours(4);
-        let names = (0..users).map(driver::name);
-        if self.kind == Kind::Bare {
-            return Ok(names.collect());
-        }
-        let key = DevKey::load_or_create(self.data.path())?;
-        let token = |name: String| {
-            let user = UserId::parse(&name)?;
-            Ok(key.sign(&user, LIFETIME, &SystemClock))
-        };
-        names.map(token).collect()
+    fn end(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 }
 
-impl Drop for Server {
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.end();
     }
 }
 

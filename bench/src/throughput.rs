@@ -6,17 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::driver::{self, Load, Users};
-use crate::machine::{self, Probe, Use, per_second};
+use crate::driver::{self, Load, Measured, To, Users, When};
+use crate::histogram::Histogram;
+use crate::machine::{self, per_second};
+use crate::probe::Use;
 use crate::server::{Kind, Place, Server};
 
-/// The least that the server's core must have been busy, or busy or waiting for
-/// the disk: else something else was measured.
-const SERVER_BUSY: f64 = 0.95;
-/// The most that the driver may have been busy.
-const DRIVER_BUSY: f64 = 0.90;
-/// The most that others may have had of the server's core.
-const OTHERS_BUSY: f64 = 0.05;
 /// Length of the texts.
 pub(crate) const TEXT_BYTES: usize = 100;
 
@@ -37,7 +32,7 @@ pub(crate) const ROWS: [Row; 5] = [
 ];
 
 impl Row {
-    const fn new(pairs: usize, window: usize) -> Self {
+    pub(crate) const fn new(pairs: usize, window: usize) -> Self {
         Self { pairs, window }
     }
 }
@@ -81,25 +76,32 @@ pub(crate) struct Outcome {
     pub(crate) used: Use,
     /// Milliseconds of a sync of the disk: p50 and p99.
     pub(crate) sync: [f64; 2],
+    /// How late the driver was with what is sent by the clock: p99, in
+    /// milliseconds.
+    pub(crate) late: f64,
 }
 
-/// Runs one round.
-pub(crate) async fn measure(kind: Kind, row: Row, times: Times, place: &Place) -> Result<Outcome> {
+/// Runs one round of so many pairs.
+pub(crate) async fn measure(
+    kind: Kind,
+    pairs: usize,
+    when: When,
+    times: Times,
+    place: &Place,
+) -> Result<Outcome> {
     let syncs = machine::probe_syncs(&place.folder)?;
     let server = Server::start(kind, place)?;
-    let probe = Probe {
-        server: server.process(),
-        core: place.core,
-        device: machine::device_of(server.data())?,
-    };
-    let tokens = server.tokens(2 * row.pairs)?;
+    let probe = server.probe(place)?;
+    let members = server.members(driver::pairs("user", 2 * pairs))?;
     let users = Users {
         address: server.address,
-        tokens: &tokens,
-        per_connection: driver::per_connection(tokens.len()),
+        members: &members,
+        per_connection: driver::per_connection(members.len()),
         text_bytes: TEXT_BYTES,
+        messages: u64::MAX,
+        to: To::Peers,
     };
-    let mut load = Load::start(&users, row.window).await?;
+    let mut load = Load::start(&users, when).await?;
     let readings = RefCell::new(Vec::with_capacity(2));
     let read = || {
         readings.borrow_mut().push(probe.read()?);
@@ -111,6 +113,10 @@ pub(crate) async fn measure(kind: Kind, row: Row, times: Times, place: &Place) -
         [from, to] => from.until(to),
         _ => anyhow::bail!("nothing was read"),
     };
+    Ok(outcome(&measured, used, &syncs))
+}
+
+fn outcome(measured: &Measured, used: Use, syncs: &Histogram) -> Outcome {
     let messages = measured.counts.stored.min(measured.counts.delivered);
     let latency = |share| {
         let times = [&measured.to_stored, &measured.to_delivered];
@@ -118,17 +124,18 @@ pub(crate) async fn measure(kind: Kind, row: Row, times: Times, place: &Place) -
     };
     let ([stored, delivered], [stored99, delivered99]) = (latency(0.5), latency(0.99));
     let rate = per_second(messages, measured.time);
-    Ok(Outcome {
+    Outcome {
         rate,
         cpu: 1e6 / per_second(messages, used.server_cpu),
         latency: [stored, stored99, delivered, delivered99],
         echoed: per_second(measured.counts.echoed, measured.time) / rate,
         used,
         sync: [0.5, 0.99].map(|share| millis(syncs.quantile(share))),
-    })
+        late: millis(measured.late.quantile(0.99)),
+    }
 }
 
-fn millis(time: Duration) -> f64 {
+pub(crate) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
@@ -155,30 +162,6 @@ pub(crate) fn median(rounds: &[Outcome]) -> Outcome {
             })),
         },
         sync: std::array::from_fn(|at| of(&|round| round.sync[at])),
-    }
-}
-
-impl Outcome {
-    /// Why this measures something else than the server; none if it does not.
-    pub(crate) fn void(&self) -> Option<&'static str> {
-        let used = &self.used;
-        if used.driver >= DRIVER_BUSY {
-            Some("the driver was the limit")
-        } else if used.core - used.server > OTHERS_BUSY {
-            Some("others used the server's core")
-        } else if used.core + used.waiting < SERVER_BUSY {
-            Some("the server was not busy")
-        } else {
-            None
-        }
-    }
-
-    /// What bounds the server: its core, or the disk.
-    pub(crate) fn limit(&self) -> &'static str {
-        match self.void() {
-            Some(why) => why,
-            None if self.used.core >= SERVER_BUSY => "core",
-            None => "disk",
-        }
+        late: of(&|round| round.late),
     }
 }

@@ -8,8 +8,6 @@ use tokio::time::Instant;
 
 use crate::histogram::Histogram;
 
-/// Messages of one user that may be in flight.
-pub(super) const MAX_IN_FLIGHT: usize = 64;
 /// Bytes of one read.
 const READ_BYTES: usize = 256 * 1024;
 /// Where the user stands in a message id, above the message's number.
@@ -22,7 +20,7 @@ pub(super) enum Phase {
     Warm,
     /// The times of messages are noted.
     Measured,
-    /// No message follows on an acknowledgement.
+    /// No further message falls due.
     Ending,
 }
 
@@ -45,15 +43,18 @@ pub(super) struct Board {
     phase: Cell<Phase>,
     entered: Cell<usize>,
     counts: Cell<Counts>,
-    /// Per user, when its last messages were sent, in microseconds.
-    sent_at: Vec<[Cell<u32>; MAX_IN_FLIGHT]>,
+    /// Messages of one user that may be in flight: a power of two.
+    in_flight: usize,
+    /// Per user, when its last messages fell due, in microseconds.
+    due_at: Vec<Cell<u32>>,
     pub(super) to_stored: RefCell<Histogram>,
     pub(super) to_delivered: RefCell<Histogram>,
+    /// From when a message fell due to when the driver looked.
+    pub(super) late: RefCell<Histogram>,
 }
 
 impl Board {
-    pub(super) fn new(users: usize) -> Self {
-        let none = || std::array::from_fn(|_| Cell::new(0));
+    pub(super) fn new(users: usize, in_flight: usize) -> Self {
         Self {
             buffer: RefCell::new(vec![0; READ_BYTES]),
             started: Instant::now(),
@@ -61,9 +62,11 @@ impl Board {
             phase: Cell::new(Phase::Warm),
             entered: Cell::new(0),
             counts: Cell::default(),
-            sent_at: std::iter::repeat_with(none).take(users).collect(),
+            in_flight,
+            due_at: vec![Cell::new(0); users * in_flight],
             to_stored: RefCell::default(),
             to_delivered: RefCell::default(),
+            late: RefCell::default(),
         }
     }
 
@@ -71,6 +74,20 @@ impl Board {
     pub(super) fn tick(&self) {
         let micros = self.started.elapsed().as_micros();
         self.now.set(u32::try_from(micros).unwrap_or(u32::MAX));
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The time of the last look at the clock.
+    pub(super) fn now(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// Whether messages still fall due.
+    pub(super) fn goes_on(&self) -> bool {
+        self.phase.get() != Phase::Ending
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -90,19 +107,30 @@ impl Board {
         self.counts.get()
     }
 
+    /// Notes that a message falls due.
+    pub(super) fn due(&self, user: usize, number: u64, at: u32) {
+        self.due_at[self.slot(user, number)].set(at);
+    }
+
+    /// Notes how late the driver is with a message that was due by the clock.
+    pub(super) fn planned(&self, at: u32) {
+        if self.phase.get() == Phase::Measured {
+            self.late.borrow_mut().add(self.since(at));
+        }
+    }
+
     /// Notes a send; returns its id.
     pub(super) fn sent(&self, user: usize, number: u64) -> u64 {
-        self.sent_at[user][slot(number)].set(self.now.get());
         self.count(|counts| counts.sent += 1);
         (user as u64) << USER_SHIFT | number
     }
 
-    /// Notes an acknowledgement; returns whether the next message is due.
-    pub(super) fn stored(&self, user: usize, id: u64) -> Result<bool> {
+    /// Notes an acknowledgement.
+    pub(super) fn stored(&self, user: usize, id: u64) -> Result<()> {
         ensure!(id >> USER_SHIFT == user as u64, "an answer to another user");
         self.count(|counts| counts.stored += 1);
         self.note(user, id, &self.to_stored);
-        Ok(self.phase.get() != Phase::Ending)
+        Ok(())
     }
 
     /// Notes a delivery.
@@ -120,10 +148,18 @@ impl Board {
 
     fn note(&self, sender: usize, id: u64, times: &RefCell<Histogram>) {
         if self.phase.get() == Phase::Measured {
-            let sent_at = self.sent_at[sender][slot(id)].get();
-            let micros = self.now.get().saturating_sub(sent_at);
-            times.borrow_mut().add(Duration::from_micros(micros.into()));
+            let due_at = self.due_at[self.slot(sender, id)].get();
+            times.borrow_mut().add(self.since(due_at));
         }
+    }
+
+    fn since(&self, at: u32) -> Duration {
+        Duration::from_micros(self.now.get().saturating_sub(at).into())
+    }
+
+    fn slot(&self, user: usize, number: u64) -> usize {
+        let within = usize::try_from(number & (self.in_flight as u64 - 1)).unwrap_or(0);
+        user * self.in_flight + within
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -131,8 +167,4 @@ impl Board {
         change(&mut counts);
         self.counts.set(counts);
     }
-}
-
-fn slot(number: u64) -> usize {
-    usize::try_from(number % MAX_IN_FLIGHT as u64).unwrap_or(0)
 }

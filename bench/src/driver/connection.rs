@@ -4,28 +4,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use duologue_proto::chat::v1::Hello;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::board::Board;
-use super::wire::{self, Down, Header, Template};
-
-/// A user of this connection.
-pub(super) struct User {
-    /// Its number in the whole load.
-    index: usize,
-    template: Template,
-    /// Bytes that the server takes on its stream still.
-    window: i64,
-    /// The beginning of a message whose rest is in the next frame.
-    part: Vec<u8>,
-    received: u32,
-    next: u64,
-    latest: u64,
-    /// Messages to send, and whether the user is on the list of those that have any.
-    due: usize,
-    listed: bool,
-}
+use super::down::{self, Down};
+use super::pace::{Schedule, Ticks};
+use super::user::{Entrant, User};
+use super::wire::{self, Header};
 
 /// One connection.
 pub(super) struct Connection {
@@ -43,6 +30,10 @@ pub(super) struct Connection {
     written: usize,
     /// Users with something to send.
     sending: Vec<usize>,
+    /// The next user to send by the clock.
+    turn: usize,
+    /// Whether messages fall due by the clock, not on an acknowledgement.
+    paced: bool,
 }
 
 impl Connection {
@@ -65,59 +56,82 @@ impl Connection {
             out,
             written: 0,
             sending: Vec::new(),
+            turn: 0,
+            paced: false,
         })
     }
 
-    /// Opens a user's stream and says hello on it.
-    pub(super) fn enter(&mut self, index: usize, token: &str, template: Template) {
+    /// Opens a user's stream and says hello on it, without a device.
+    pub(super) fn enter(&mut self, entrant: Entrant<'_>) {
         let stream = stream_of(self.users.len());
-        let hello = wire::hello();
-        wire::open_call(&mut self.out, stream, token);
+        let hello = wire::hello(Hello::default());
+        wire::open_call(&mut self.out, stream, "Converse", entrant.token);
         wire::header(&mut self.out, hello.len(), wire::DATA, 0, stream);
         self.out.extend_from_slice(&hello);
         let hello = i64::try_from(hello.len()).unwrap_or(i64::MAX);
         self.window -= hello;
-        self.users.push(User {
-            index,
-            template,
-            window: self.stream_window - hello,
-            part: Vec::new(),
-            received: 0,
-            next: 0,
-            latest: 0,
-            due: 0,
-            listed: false,
-        });
+        self.users
+            .push(User::new(entrant, self.stream_window - hello));
     }
 
-    /// Every user has so many messages to send.
-    pub(super) fn start(&mut self, window: usize) {
+    pub(super) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Every user has so many messages in flight, for ever; ends only by an error.
+    pub(super) async fn run(&mut self, window: usize) -> Result<()> {
         for user in 0..self.users.len() {
-            self.add_due(user, window);
+            for _ in 0..window {
+                self.add_due(user, self.board.now())?;
+            }
         }
         self.send();
+        self.run_until(usize::MAX).await
     }
 
-    /// Reads and writes for ever; ends only by an error.
-    pub(super) async fn run(&mut self) -> Result<()> {
-        self.run_until(usize::MAX).await
+    /// The users send in turn as the schedule says, for ever; ends only by an error.
+    pub(super) async fn run_paced(&mut self, mut schedule: Schedule) -> Result<()> {
+        self.paced = true;
+        let ticks = Ticks::new()?;
+        loop {
+            self.write()?;
+            tokio::select! {
+                biased;
+                ready = self.socket.ready(self.interest()) => if ready?.is_readable() {
+                    self.read()?;
+                },
+                tick = ticks.next() => tick?,
+            }
+            self.board.tick();
+            while let Some(at) = schedule.next(self.board.now()) {
+                if self.board.goes_on() {
+                    self.board.planned(at);
+                    self.add_due(self.turn, at)?;
+                    self.turn = (self.turn + 1) % self.users.len();
+                }
+            }
+            self.send();
+        }
     }
 
     /// Reads and writes until so many users have caught up.
     pub(super) async fn run_until(&mut self, entered: usize) -> Result<()> {
         while self.entered < entered {
             self.write()?;
-            let interest = if self.out.is_empty() {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
-            let ready = self.socket.ready(interest).await?;
+            let ready = self.socket.ready(self.interest()).await?;
             if ready.is_readable() {
                 self.read()?;
             }
         }
         Ok(())
+    }
+
+    fn interest(&self) -> Interest {
+        if self.out.is_empty() {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        }
     }
 
     fn read(&mut self) -> Result<()> {
@@ -158,17 +172,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes every whole frame; returns how many bytes they are.
     fn take_frames(&mut self, bytes: &[u8]) -> Result<usize> {
-        let mut rest = bytes;
-        while let Some(header) = Header::read(rest) {
-            let Some(payload) = rest.get(wire::HEADER..wire::HEADER + header.length) else {
-                break;
-            };
-            self.take_frame(header, payload)?;
-            rest = &rest[wire::HEADER + header.length..];
-        }
-        Ok(bytes.len() - rest.len())
+        wire::each_frame(bytes, |header, payload| self.take_frame(header, payload))
     }
 
     fn take_frame(&mut self, header: Header, payload: &[u8]) -> Result<()> {
@@ -236,29 +241,23 @@ impl Connection {
     }
 
     fn take_messages(&mut self, user: usize, bytes: &[u8]) -> Result<usize> {
-        let mut rest = bytes;
-        while let Some(([_, length @ ..], after)) = rest.split_first_chunk::<5>() {
-            let length = u32::from_be_bytes(*length) as usize;
-            let Some((message, after)) = after.split_at_checked(length) else {
-                break;
-            };
-            self.take_down(user, wire::read_down(message)?)?;
-            rest = after;
-        }
-        Ok(bytes.len() - rest.len())
+        wire::each_message(bytes, |message| {
+            self.take_down(user, down::read_down(message)?)
+        })
     }
 
     fn take_down(&mut self, user: usize, down: Down) -> Result<()> {
         let state = &mut self.users[user];
         match down {
             Down::Stored { id, seq } => {
-                state.latest = state.latest.max(seq);
-                if self.board.stored(state.index, id)? {
-                    self.add_due(user, 1);
+                state.answered(seq)?;
+                self.board.stored(state.index, id)?;
+                if !self.paced && self.board.goes_on() {
+                    self.add_due(user, self.board.now())?;
                 }
             }
             Down::Delivered { id, seq } => {
-                state.latest = state.latest.max(seq);
+                state.seen(seq);
                 self.board.delivered(state.index, id)?;
             }
             Down::CaughtUp => {
@@ -270,41 +269,24 @@ impl Connection {
         Ok(())
     }
 
-    fn add_due(&mut self, user: usize, count: usize) {
+    /// The user's next message falls due at that time, if it has one.
+    fn add_due(&mut self, user: usize, at: u32) -> Result<()> {
         let state = &mut self.users[user];
-        state.due += count;
-        if state.due > 0 && !state.listed {
+        state.add_due(&self.board, at)?;
+        if state.is_due() && !state.listed {
             state.listed = true;
             self.sending.push(user);
         }
+        Ok(())
     }
 
-    /// Sends what is due, the messages of one user in one frame.
+    /// Sends what is due, the messages of one user together.
     fn send(&mut self) {
         let mut waiting = Vec::new();
         for user in self.sending.drain(..) {
-            let state = &mut self.users[user];
-            while state.due > 0 {
-                let length = state.template.len();
-                let room = state.window.min(self.window);
-                let room = usize::try_from(room).unwrap_or(0).min(wire::MAX_PAYLOAD);
-                let count = state.due.min(room / length);
-                if count == 0 {
-                    break;
-                }
-                let bytes = count * length;
-                wire::header(&mut self.out, bytes, wire::DATA, 0, stream_of(user));
-                for _ in 0..count {
-                    let id = self.board.sent(state.index, state.next);
-                    state.template.write(&mut self.out, id, state.latest);
-                    state.next += 1;
-                }
-                state.due -= count;
-                let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-                state.window -= bytes;
-                self.window -= bytes;
-            }
-            state.listed = state.due > 0;
+            let (state, stream) = (&mut self.users[user], stream_of(user));
+            self.window -= state.send(&self.board, stream, self.window, &mut self.out);
+            state.listed = state.is_due();
             if state.listed {
                 waiting.push(user);
             }

@@ -1,9 +1,9 @@
-//! HTTP/2 and protobuf as far as the driver needs them: frames that are made
-//! ahead, answers of which only the needed fields are looked at.
+//! HTTP/2 and gRPC as far as the driver needs them, and sends that are encoded
+//! ahead.
 //!
 //! A client library would cost as much as the server, which is what is measured.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use duologue_proto::chat::v1::{Body, ConverseRequest, Hello, SendMessage, body, converse_request};
 use prost::Message as _;
 
@@ -82,8 +82,8 @@ pub(super) fn window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
     out.extend_from_slice(&by.to_be_bytes());
 }
 
-/// Opens a call of `Converse`.
-pub(super) fn open_call(out: &mut Vec<u8>, stream: u32, token: &str) {
+/// Opens a call of one of chat's methods.
+pub(super) fn open_call(out: &mut Vec<u8>, stream: u32, method: &str, token: &str) {
     // POST, http; then literals that are never indexed, after names of the
     // static table where it has them.
     let mut block = vec![0x83, 0x86];
@@ -91,7 +91,7 @@ pub(super) fn open_call(out: &mut Vec<u8>, stream: u32, token: &str) {
         block.extend_from_slice(name);
         text(&mut block, value);
     };
-    literal(&[0x04], "/duologue.chat.v1.ChatService/Converse");
+    literal(&[0x04], &format!("/duologue.chat.v1.ChatService/{method}"));
     literal(&[0x01], "localhost");
     literal(&[0x0f, 0x10], "application/grpc");
     literal(b"\x00\x02te", "trailers");
@@ -123,13 +123,46 @@ pub(super) fn message(bytes: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], bytes].concat()
 }
 
-/// `Hello` of a client without a device.
-pub(super) fn hello() -> Vec<u8> {
+/// What opens a session.
+pub(super) fn hello(hello: Hello) -> Vec<u8> {
     let request = ConverseRequest {
         r#ref: 0,
-        frame: Some(converse_request::Frame::Hello(Hello::default())),
+        frame: Some(converse_request::Frame::Hello(hello)),
     };
     message(&request.encode_to_vec())
+}
+
+/// Gives every whole frame; returns how many bytes they are.
+pub(super) fn each_frame(
+    bytes: &[u8],
+    mut take: impl FnMut(Header, &[u8]) -> Result<()>,
+) -> Result<usize> {
+    let mut rest = bytes;
+    while let Some(header) = Header::read(rest) {
+        let Some(payload) = rest.get(HEADER..HEADER + header.length) else {
+            break;
+        };
+        take(header, payload)?;
+        rest = &rest[HEADER + header.length..];
+    }
+    Ok(bytes.len() - rest.len())
+}
+
+/// Gives every whole message of gRPC; returns how many bytes they are.
+pub(super) fn each_message(
+    bytes: &[u8],
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<usize> {
+    let mut rest = bytes;
+    while let Some(([_, length @ ..], after)) = rest.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let Some((message, after)) = after.split_at_checked(length) else {
+            break;
+        };
+        take(message)?;
+        rest = after;
+    }
+    Ok(bytes.len() - rest.len())
 }
 
 /// A send, encoded once; only its id and `after_seq` change.
@@ -140,7 +173,7 @@ pub(super) struct Template {
 }
 
 /// Hexadecimal digits of a message id.
-const ID: usize = 16;
+pub(super) const ID: usize = 16;
 /// A number of seven bits per byte, written with so many bytes however small.
 const PADDED: usize = 5;
 /// The greatest number of so many bytes: encodes without padding to as many.
@@ -192,141 +225,9 @@ fn find(bytes: &[u8], what: &[u8]) -> Result<usize> {
         .context("a send is not encoded as expected")
 }
 
-/// A frame down, as far as the driver cares.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Down {
-    CaughtUp,
-    Stored {
-        id: u64,
-        seq: u64,
-    },
-    Delivered {
-        id: u64,
-        seq: u64,
-    },
-    /// `Welcome`, receipts, presence.
-    Other,
-}
-
-/// Reads one `ConverseResponse`.
-pub(super) fn read_down(bytes: &[u8]) -> Result<Down> {
-    let mut fields = Fields(bytes);
-    let mut down = Down::Other;
-    while let Some((field, value)) = fields.next()? {
-        down = match (field, value) {
-            (3, Value::Bytes(stored)) => {
-                let (seq, id) = seq_and_id(stored, 3, 1)?;
-                Down::Stored { id, seq }
-            }
-            (6, Value::Bytes(delivered)) => {
-                let (seq, id) = seq_and_id(envelope(delivered)?, 1, 2)?;
-                Down::Delivered { id, seq }
-            }
-            (11, _) => Down::CaughtUp,
-            (4 | 5 | 14, Value::Bytes(what)) => {
-                bail!(
-                    "the server refused (field {field}): {}",
-                    String::from_utf8_lossy(what)
-                )
-            }
-            _ => down,
-        };
-    }
-    Ok(down)
-}
-
-fn envelope(delivered: &[u8]) -> Result<&[u8]> {
-    match Fields(delivered).next()? {
-        Some((1, Value::Bytes(envelope))) => Ok(envelope),
-        _ => bail!("a delivery without its envelope"),
-    }
-}
-
-fn seq_and_id(bytes: &[u8], seq_field: u64, id_field: u64) -> Result<(u64, u64)> {
-    let mut fields = Fields(bytes);
-    let (mut seq, mut id) = (None, None);
-    while seq.is_none() || id.is_none() {
-        match fields.next()?.context("an answer without seq or id")? {
-            (field, Value::Number(number)) if field == seq_field => seq = Some(number),
-            (field, Value::Bytes(bytes)) if field == id_field => id = Some(number(bytes)?),
-            _ => {}
-        }
-    }
-    Ok((seq.unwrap_or_default(), id.unwrap_or_default()))
-}
-
-/// The number that a message id is.
-fn number(id: &[u8]) -> Result<u64> {
-    ensure!(id.len() == ID, "a message id that was never given");
-    id.iter().try_fold(0_u64, |number, digit| {
-        let digit = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => bail!("a message id that was never given"),
-        };
-        Ok(number << 4 | u64::from(digit))
-    })
-}
-
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-/// The fields of a message, one after another.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Option<(u64, Value<'a>)>> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let key = self.varint()?;
-        let value = match key & 7 {
-            0 => Value::Number(self.varint()?),
-            2 => {
-                let length = usize::try_from(self.varint()?)?;
-                let (bytes, rest) = self
-                    .0
-                    .split_at_checked(length)
-                    .context("a field that is cut short")?;
-                self.0 = rest;
-                Value::Bytes(bytes)
-            }
-            kind => bail!("a field of wire type {kind}"),
-        };
-        Ok(Some((key >> 3, value)))
-    }
-
-    fn varint(&mut self) -> Result<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.0.split_first().context("a number that is cut short")?;
-            self.0 = rest;
-            number |= u64::from(byte & 127) << shift;
-            if byte & 128 == 0 {
-                return Ok(number);
-            }
-        }
-        bail!("a number that is too long")
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use duologue_proto::chat::v1::{
-        ConverseResponse, Envelope, MessageDelivered, Rejected, Stored, converse_response,
-    };
-
     use super::*;
-
-    fn down(frame: converse_response::Frame) -> Result<Down> {
-        let response = ConverseResponse {
-            r#ref: 7,
-            frame: Some(frame),
-        };
-        read_down(&response.encode_to_vec())
-    }
 
     #[test]
     fn a_send_is_what_the_contract_says() {
@@ -343,38 +244,35 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_and_refusals_are_errors() {
-        let stored = Stored {
-            message_id: "00000000000000ff".into(),
-            peer: "bob".into(),
-            seq: 5,
-            ..Stored::default()
-        };
-        assert_eq!(
-            down(converse_response::Frame::Stored(stored)).unwrap(),
-            Down::Stored { id: 255, seq: 5 }
-        );
-        let envelope = Envelope {
-            seq: 6,
-            message_id: "0000000000000010".into(),
-            ..Envelope::default()
-        };
-        let delivered = MessageDelivered {
-            envelope: Some(envelope),
-        };
-        assert_eq!(
-            down(converse_response::Frame::MessageDelivered(delivered)).unwrap(),
-            Down::Delivered { id: 16, seq: 6 }
-        );
-        assert!(down(converse_response::Frame::Rejected(Rejected::default())).is_err());
-    }
-
-    #[test]
     fn a_long_token_fits_into_the_headers() {
         let mut out = Vec::new();
-        open_call(&mut out, 1, &"t".repeat(300));
+        open_call(&mut out, 1, "Converse", &"t".repeat(300));
         let header = Header::read(&out).unwrap();
         assert_eq!(header.length, out.len() - HEADER);
         assert_eq!((header.stream, header.ends_stream()), (1, false));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_left_for_the_next_read() {
+        let mut bytes = Vec::new();
+        header(&mut bytes, 8, DATA, 0, 1);
+        bytes.extend_from_slice(&message(b"abc"));
+        let whole = bytes.len();
+        bytes.extend_from_slice(&[0, 0, 9]);
+        let mut messages = Vec::new();
+        let taken = each_frame(&bytes, |_, payload| {
+            let taken = each_message(payload, |message| {
+                messages.push(message.to_vec());
+                Ok(())
+            })?;
+            assert_eq!(taken, payload.len());
+            Ok(())
+        });
+        assert_eq!(taken.unwrap(), whole);
+        assert_eq!(messages, [b"abc".to_vec()]);
+        assert_eq!(
+            each_message(&message(b"abc")[..7], |_| panic!("not whole")).unwrap(),
+            0
+        );
     }
 }
