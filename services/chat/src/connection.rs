@@ -10,9 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_proto::history::Appended;
+use duologue_proto::history::{Appended, Run};
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::presence::{Registered, Route};
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -229,6 +230,10 @@ impl Connection {
             }
             Effect::Register(route) => self.register(route),
             Effect::Release => self.release(),
+            Effect::Append(run) if planted(Mutant::LookupBeforeAppend) => {
+                let own = Arc::clone(&self.handle);
+                self.ask(|core| append_after_lookup(core, run, own));
+            }
             Effect::Append(run) => self.ask(|core| async move {
                 let peer = run.peer.clone();
                 Input::Appended(peer, core.history.append(run).await)
@@ -247,6 +252,7 @@ impl Connection {
                     Input::CursorWritten(peer, written)
                 });
             }
+            Effect::Announce(_) if planted(Mutant::LookupBeforeAppend) => {}
             Effect::Announce(envelope) => {
                 self.core
                     .router
@@ -317,6 +323,22 @@ impl Connection {
             self.pending.push(Box::pin(release.map(|()| None)));
         }
     }
+}
+
+/// Tells only the sessions that were there before the append: only a planted fault
+/// does.
+async fn append_after_lookup(core: Arc<Core>, run: Run, own: Arc<Handle>) -> Input {
+    let peer = run.peer.clone();
+    let found = core.registry.sessions([&run.sender, &run.peer]);
+    let answers = core.history.append(run).await;
+    for answer in &answers {
+        if let Appended::Stored { envelope, .. } = answer {
+            for handle in found.iter().filter(|handle| handle.session != own.session) {
+                handle.inbox.announce(&handle.user, envelope);
+            }
+        }
+    }
+    Input::Appended(peer, answers)
 }
 
 /// What was stored is told in the order of its places, whoever sent it. When both

@@ -13,6 +13,7 @@ use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::UserPresence;
+use duologue_runtime::faults::{Mutant, planted};
 use tokio::sync::Notify;
 
 use crate::session::Input;
@@ -50,7 +51,7 @@ impl Inbox {
             if bytes <= INBOX_BYTES {
                 waiting.announced_bytes = bytes;
                 waiting.announced.push(envelope.clone());
-            } else {
+            } else if !planted(Mutant::OverflowDropped) {
                 waiting.raise(envelope.peer_of(user), envelope.seq);
             }
         });

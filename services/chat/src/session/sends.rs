@@ -12,6 +12,7 @@ use std::time::Duration;
 use duologue_proto::history::{Appended, Draft, Intent, Run, Unsettled, UnsettledReason};
 use duologue_proto::ids::{MessageId, UserId};
 use duologue_proto::limits::{MAX_DEFERRED, MAX_SENDS_IN_FLIGHT};
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 
 use super::{Effect, Session};
@@ -154,7 +155,10 @@ impl Lane {
             let place = self.deferred.iter().position(|id| *id == send.message_id);
             let in_order = match place {
                 Some(place) => place == accepted,
-                None => accepted == self.deferred.len() && !behind,
+                None => {
+                    accepted == self.deferred.len() && !behind
+                        || planted(Mutant::OnlyQueuedDeferred)
+                }
             };
             let held = if let Some(rejection) = send.too_long {
                 Some(Held::TooLong(rejection))
@@ -246,7 +250,9 @@ impl Session {
                 self.push(entry.reference, stored);
                 self.on_own_stored(peer, envelope.seq, duplicate);
                 // A duplicate too: the first writer may have died before this.
-                self.effects.push(Effect::Announce(envelope));
+                if !duplicate || !planted(Mutant::DuplicateNotRelayed) {
+                    self.effects.push(Effect::Announce(envelope));
+                }
             }
             Appended::MessageIdReused => {
                 self.settle(peer, &entry.message_id);
