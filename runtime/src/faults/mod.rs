@@ -8,6 +8,8 @@
 mod mutant;
 mod point;
 #[cfg(feature = "faults")]
+pub mod proof;
+#[cfg(feature = "faults")]
 mod switch;
 
 pub use self::mutant::Mutant;
