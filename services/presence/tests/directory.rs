@@ -29,7 +29,7 @@ macro_rules! contract {
             use super::*;
             $(
                 #[tokio::test]
-                async fn $promise() {
+                pub(super) async fn $promise() {
                     super::$promise(Arc::new(MemoryDirectory::new())).await;
                 }
             )*
