@@ -25,7 +25,7 @@ use duologue_runtime::rate::RateLimiter;
 use duologue_runtime::server::{self, Health, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::telemetry::{self, TelemetryConfig};
-use duologue_runtime::{config as runtime_config, task};
+use duologue_runtime::{config as runtime_config, faults, task};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +115,12 @@ fn telemetry_config(args: &ServeArgs) -> TelemetryConfig {
 
 /// Says loudly what an operator may not have meant.
 fn warn_of(args: &ServeArgs) {
+    if let Some(planted) = faults::of_this_process() {
+        tracing::warn!(
+            planted,
+            "A BUILD FOR TESTS, which breaks promises when told to: nobody must be served by it"
+        );
+    }
     for variable in runtime_config::unknown_variables(&Cli::command()) {
         tracing::warn!(variable, "unknown environment variable is ignored");
     }

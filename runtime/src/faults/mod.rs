@@ -8,10 +8,15 @@
 mod mutant;
 mod point;
 #[cfg(feature = "faults")]
+pub mod proof;
+#[cfg(feature = "faults")]
 mod switch;
 
 pub use self::mutant::Mutant;
 pub use self::point::Point;
+
+#[cfg(feature = "faults")]
+pub use self::switch::{Plant, plant};
 
 /// Whether this fault is planted.
 #[cfg(feature = "faults")]
@@ -24,6 +29,16 @@ pub fn planted(mutant: Mutant) -> bool {
 #[inline]
 pub const fn planted(_: Mutant) -> bool {
     false
+}
+
+/// What is planted in this process, or "nothing"; none in a build that can have no
+/// faults. To be told loudly at the start.
+pub fn of_this_process() -> Option<&'static str> {
+    #[cfg(feature = "faults")]
+    let planted = Some(switch::planted().map_or("nothing", Mutant::name));
+    #[cfg(not(feature = "faults"))]
+    let planted = None;
+    planted
 }
 
 /// Marks a step. The process ends here if it is to, as by `kill -9`.

@@ -68,6 +68,10 @@ mutants! {
     OverflowDropped = "14-overflow-dropped",
     /// 14: a retry that finds its message stored does not relay it.
     DuplicateNotRelayed = "14-duplicate-not-relayed",
+    /// 15: a session does not sync after it was registered again.
+    NoSyncAfterReregistration = "15-no-sync-after-reregistration",
+    /// 16: a clean-up looks at the session and not at the exact number.
+    CleanUpBySession = "16-clean-up-by-session",
     /// 16: a late registration overwrites its successor.
     LateRegistrationWins = "16-late-registration-wins",
     /// 16: a release removes whatever is there.

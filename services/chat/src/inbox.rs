@@ -13,6 +13,7 @@ use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::UserPresence;
+use duologue_runtime::faults::{Mutant, planted};
 
 use crate::session::Input;
 use crate::signal::Signal;
@@ -61,7 +62,8 @@ impl Inbox {
             } else if fits > 0 {
                 waiting.announced.push(run[..fits].into());
             }
-            for envelope in &run[fits..] {
+            let rest = run[fits..].iter();
+            for envelope in rest.filter(|_| !planted(Mutant::OverflowDropped)) {
                 waiting.raise(envelope.peer_of(user), envelope.seq);
             }
         });

@@ -95,6 +95,13 @@ impl Registry {
         others.map(|handle| tell(handle)).count()
     }
 
+    /// The sessions of these users as they are now.
+    pub(crate) fn sessions(&self, users: [&UserId; 2]) -> Vec<Arc<Handle>> {
+        let state = self.lock();
+        let sessions = users.iter().filter_map(|user| state.users.get(*user));
+        sessions.flatten().cloned().collect()
+    }
+
     /// Calls `tell` for every session that is told what concerns its user.
     pub(crate) fn tell_everyone(&self, tell: impl Fn(&Handle)) {
         self.lock()

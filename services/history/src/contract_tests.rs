@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use bytes::Bytes;
 use duologue_proto::ids::{ConversationId, MessageId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Envelope;
 use duologue_runtime::clock::{Clock as _, ManualClock};

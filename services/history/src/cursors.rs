@@ -6,6 +6,7 @@
 use duologue_proto::history::{CursorAdvanced, HistoryError};
 use duologue_proto::ids::{ConversationId, Seq, UserId};
 use duologue_proto::message::Cursor;
+use duologue_runtime::faults::{Mutant, planted};
 
 use crate::error::unavailable;
 use crate::history::{History, Shared};
@@ -42,7 +43,7 @@ impl Shared {
             return Ok(CursorAdvanced::AboveHead { head });
         }
         let before = self.store.cursors(user, peer).await?.own;
-        if before.covers(asked) {
+        if before.covers(asked) && !planted(Mutant::CursorLowered) {
             if head > Seq::ZERO {
                 self.mark_active(&conversation, None).await?;
             }

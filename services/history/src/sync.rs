@@ -4,15 +4,17 @@
 //! found by the next sync, whatever was active before it by this one.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use duologue_proto::history::{HistoryError, SyncPage, SyncRequest, SyncedConversation};
 use duologue_proto::ids::{ConversationId, Seq, UnixMillis, UserId};
 use duologue_proto::limits::MAX_SYNC_TOKEN_AGE;
+use duologue_runtime::faults::{Mutant, planted};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use crate::error::unavailable;
 use crate::history::{History, Shared};
-use crate::store::{StoreError, Window};
+use crate::store::{StoreError, StoredMessage, Window};
 use crate::time::SYNC_SLACK;
 use crate::tokens::{self, Fields, Payload, Purpose};
 
@@ -37,12 +39,17 @@ impl History {
         // to take it for one of now only lists more.
         let since = held
             .filter(|v| now.since(*v) <= MAX_SYNC_TOKEN_AGE)
-            .map(|v| v.min(now).minus(SYNC_SLACK));
+            .map(|v| v.min(now).minus(slack()));
         let (conversations, more) = self
             .shared
             .changed(&request, since)
             .await
             .map_err(unavailable)?;
+        let now = if planted(Mutant::TimeReadAtEnd) {
+            self.shared.time.durable_now().await
+        } else {
+            now
+        };
         Ok(SyncPage {
             history_id: self.shared.store.history_id().clone(),
             token: self.sync_token(&request.user, now),
@@ -72,6 +79,13 @@ impl History {
         let history = self.shared.store.history_id().as_str();
         [history.as_bytes(), user.as_str().as_bytes()]
     }
+}
+
+fn slack() -> Duration {
+    if planted(Mutant::NoSlack) {
+        return Duration::ZERO;
+    }
+    SYNC_SLACK
 }
 
 impl Shared {
@@ -149,12 +163,35 @@ impl Shared {
     /// The cursors first: neither may be above the head that is told with it.
     async fn synced(&self, user: &UserId, peer: UserId) -> Result<SyncedConversation, StoreError> {
         let cursors = self.store.cursors(user, &peer).await?;
-        let head = self.store.head(&ConversationId::of(user, &peer)).await?;
+        let mut head = self.store.head(&ConversationId::of(user, &peer)).await?;
+        if planted(Mutant::StaleCatchUpRead) {
+            head = self.before_a_moment_ago(head).await?;
+        }
         Ok(SyncedConversation {
             peer,
             head: head.map_or(Seq::ZERO, |message| message.envelope.seq),
             own_cursor: cursors.own,
             peer_cursor: cursors.peer,
         })
+    }
+
+    /// The head that an eventually consistent read may find: only a planted fault
+    /// asks for it.
+    async fn before_a_moment_ago(
+        &self,
+        mut head: Option<StoredMessage>,
+    ) -> Result<Option<StoredMessage>, StoreError> {
+        const MOMENT: Duration = Duration::from_secs(1);
+        while let Some(message) = &head {
+            let envelope = &message.envelope;
+            if self.time.now().since(envelope.accepted_at) > MOMENT {
+                break;
+            }
+            let before = Seq(envelope.seq.0 - 1);
+            head = self
+                .slot_if_filled(&envelope.conversation(), before)
+                .await?;
+        }
+        Ok(head)
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use duologue_proto::ids::{DeviceId, NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{ConnectNumber, PresenceError, Registered, Route};
+use duologue_runtime::faults::{Mutant, planted};
 use tokio::time::Instant;
 
 use crate::directory::{
@@ -72,7 +73,12 @@ impl Directory for MemoryDirectory {
 
     async fn remove(&self, seen: &Route) -> Result<bool, PresenceError> {
         let mut rows = self.rows();
-        let exact = rows.in_force(seen) == Some(seen);
+        let held = rows.in_force(seen);
+        let exact = if planted(Mutant::CleanUpBySession) {
+            held.is_some_and(|held| held.session == seen.session)
+        } else {
+            held == Some(seen)
+        };
         if exact {
             rows.make_gone(seen, None, Instant::now());
         }
@@ -142,7 +148,11 @@ impl Rows {
             if held == route {
                 return Ok(Registered::InForce { replaced: None });
             }
-            if held.number >= route.number {
+            if held.number >= route.number && !planted(Mutant::LowerConnectNumberWins) {
+                if planted(Mutant::LateRegistrationWins) {
+                    self.put_in_force(route)?;
+                    return Ok(Registered::InForce { replaced: None });
+                }
                 return Ok(Registered::Superseded);
             }
         }
@@ -162,6 +172,10 @@ impl Rows {
     }
 
     fn release(&mut self, route: &Route, at: UnixMillis, now: Instant) -> bool {
+        if planted(Mutant::ReleaseJustDeletes) {
+            let devices = self.routes.get_mut(&route.user);
+            return devices.is_some_and(|devices| devices.remove(&route.device).is_some());
+        }
         if let Some(held) = self.in_force(route)
             && held.number >= route.number
             && held != route

@@ -29,7 +29,7 @@ macro_rules! contract {
             use super::*;
             $(
                 #[tokio::test]
-                async fn $promise() {
+                pub(super) async fn $promise() {
                     super::$promise(Arc::new(MemoryDirectory::new())).await;
                 }
             )*
@@ -511,5 +511,46 @@ proptest! {
             }
             Ok(())
         })?;
+    }
+}
+
+/// Each fault that can be planted in the engine makes the test of its rule fail
+/// (`docs/proof.md`).
+#[cfg(feature = "faults")]
+mod mutants {
+    use duologue_runtime::faults::{Mutant, plant, proof};
+
+    use super::memory;
+
+    macro_rules! caught {
+        ($($mutant:ident by $test:ident,)*) => {
+            &[$((Mutant::$mutant, stringify!($test), memory::$test),)*]
+        };
+    }
+
+    const CAUGHT: &[(Mutant, &str, fn())] = caught!(
+        CleanUpBySession by a_clean_up_by_an_older_number_leaves_a_session_that_registered_again,
+        LateRegistrationWins by a_late_registration_does_not_replace_its_successor,
+        ReleaseJustDeletes by a_late_release_does_not_remove_its_successor,
+        LowerConnectNumberWins by many_registrations_at_once_leave_the_highest_number,
+    );
+
+    #[test]
+    fn every_planted_fault_fails_the_test_of_its_rule_which_passes_without_it() {
+        for (mutant, name, test) in CAUGHT {
+            let planted = plant(*mutant);
+            let caught = proof::fails(*test, file!());
+            drop(planted);
+            assert!(caught, "{} escapes {name}", mutant.name());
+            test();
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_is_caught_here() {
+        let caught = CAUGHT
+            .iter()
+            .map(|(mutant, name, _)| (mutant.name(), *name));
+        assert_eq!(proof::caught_in("directory"), caught.collect());
     }
 }

@@ -1,6 +1,7 @@
 //! Every rule passes a good record and is alone in catching what is planted for it.
 
 mod planted;
+mod proof;
 mod story;
 
 use self::story::good;

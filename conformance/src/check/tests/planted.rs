@@ -265,7 +265,7 @@ fn a_client_that_is_never_answered() {
 }
 
 #[test]
-fn a_message_pushed_twice() {
+pub(super) fn a_message_pushed_twice() {
     let mut events = good();
     let at = place(&events, &delivered(ALICE_NEW, 3));
     events.insert(at, delivered(ALICE_NEW, 3));
@@ -295,7 +295,7 @@ fn by_position(position: u64) -> Connect {
 }
 
 #[test]
-fn a_resume_that_skips_one() {
+pub(super) fn a_resume_that_skips_one() {
     let events = session_of_bob(by_position(2), [delivered(PLANTED, 4)]);
     assert_eq!(broken(events), ["no_gap_from_start"]);
 }
@@ -350,7 +350,7 @@ fn a_session_that_never_gets_the_last_message() {
 }
 
 #[test]
-fn a_message_shown_to_a_stranger() {
+pub(super) fn a_message_shown_to_a_stranger() {
     let stranger = Event::Connect(connect(PLANTED, "carol"));
     let events = before_the_end([stranger, welcome(PLANTED), delivered(PLANTED, 1)]);
     assert_eq!(broken(events), ["nothing_to_strangers"]);

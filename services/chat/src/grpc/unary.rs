@@ -12,6 +12,7 @@ use duologue_proto::history::{
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits;
 use duologue_proto::presence::PresenceError;
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 use duologue_runtime::task;
 use tokio::time::Instant;
@@ -91,7 +92,12 @@ pub(super) async fn send_message(
 
 async fn append_and_relay(core: Arc<Core>, run: Run) -> Option<Appended> {
     let appended = core.history.append(run).await.pop();
-    if let Some(Appended::Stored { envelope, .. }) = &appended {
+    if let Some(Appended::Stored {
+        envelope,
+        duplicate,
+    }) = &appended
+        && !(*duplicate && planted(Mutant::DuplicateNotRelayed))
+    {
         core.router.messages(vec![envelope.clone()], None);
     }
     appended

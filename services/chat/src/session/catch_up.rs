@@ -13,6 +13,7 @@ use duologue_proto::history::{HistoryError, ReadPage, ReadRequest, ReadStart};
 use duologue_proto::ids::{Seq, UnixMillis, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::Envelope;
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
@@ -162,6 +163,21 @@ impl CatchUp {
         self.note(peer);
     }
 
+    /// Takes the first announcement for the start: only a planted fault does.
+    fn guess(&mut self, peer: &UserId, seq: Seq) {
+        let state = self.states.entry(peer.clone()).or_insert(State::NEW);
+        if state.shown == UNLISTED {
+            state.shown = Seq(seq.0.saturating_sub(1));
+        }
+    }
+
+    /// Moves `shown` over whatever lies between: only a planted fault does.
+    fn jump(&mut self, peer: &UserId, seq: Seq) -> bool {
+        let state = self.states.get_mut(peer);
+        let moved = state.filter(|state| state.is_resolved() && state.shown < seq);
+        moved.map(|state| state.shown = seq).is_some()
+    }
+
     /// Raises the target of a conversation; makes state for it if it has none.
     fn raise(&mut self, peer: &UserId, seq: Seq) {
         let state = self.states.entry(peer.clone()).or_insert(State::NEW);
@@ -226,11 +242,16 @@ impl Session {
     pub(super) fn on_announced(&mut self, run: &[Envelope]) {
         let Some(first) = run.first() else { return };
         let peer = first.peer_of(&self.about.user).clone();
+        if planted(Mutant::ShownGuessed) {
+            self.catch_up.guess(&peer, first.seq);
+        }
         for envelope in run {
             let room = self.has_room_for(FRAME + envelope.wire().len());
-            if room && self.catch_up.show_next(&peer, envelope.seq) {
+            if room && self.catch_up.show_next(&peer, envelope.seq)
+                || planted(Mutant::PushDuringRead) && self.catch_up.reading.contains(&peer)
+            {
                 self.push(0, Down::Delivered(envelope.clone()));
-            } else {
+            } else if room || !planted(Mutant::OverflowDropped) {
                 self.on_raised(&peer, envelope.seq);
             }
         }
@@ -256,7 +277,9 @@ impl Session {
             self.catch_up.begin(peer);
             self.end_if_full();
         }
-        if self.catch_up.show_next(peer, seq) {
+        let shown = self.catch_up.show_next(peer, seq)
+            || planted(Mutant::StoredOverGap) && self.catch_up.jump(peer, seq);
+        if shown {
             self.sync.shown(peer, &self.catch_up);
         } else {
             self.on_raised(peer, seq);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use duologue_proto::ids::DeviceId;
 use duologue_proto::limits::MAX_CONNECT_NUMBER_AHEAD;
 use duologue_proto::presence::{ConnectNumber, PresenceError, Registered, Route};
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 
 use super::{Effect, Now, Phase, RETRY_PAUSE, Session};
@@ -60,10 +61,14 @@ impl Session {
             incarnation: self.about.incarnation.clone(),
         };
         self.route = Some(Box::new(route.clone()));
-        self.effects.push(Effect::Register(Box::new(route)));
-        self.phase = Phase::Registering;
         self.sync.begin_with(hello.sync_token, hello.positions);
         self.cursors.repeat(hello.cursors);
+        if planted(Mutant::ReadBeforeRegistration) {
+            self.register_due = Some(now.instant + RETRY_PAUSE);
+            return self.welcome(now);
+        }
+        self.effects.push(Effect::Register(Box::new(route)));
+        self.phase = Phase::Registering;
     }
 
     /// The device and its connect number: the client's, or a fresh device.
@@ -92,7 +97,13 @@ impl Session {
         match result {
             Ok(Registered::Superseded) => return self.on_superseded(),
             // Announcements may have been lost while there was no route.
-            Ok(Registered::InForce { .. }) if !waiting => self.sync.request(),
+            Ok(Registered::InForce { .. })
+                if !waiting
+                    && !planted(Mutant::NoSyncAfterReregistration)
+                    && !planted(Mutant::ReadBeforeRegistration) =>
+            {
+                self.sync.request();
+            }
             Ok(Registered::InForce { .. }) => {}
             Err(PresenceError::Unavailable { retry_after }) => {
                 self.register_due = Some(now.instant + pause(retry_after));

@@ -13,6 +13,7 @@ use duologue_proto::history::{Appended, Draft, Intent, Run, Unsettled, Unsettled
 use duologue_proto::ids::{MessageId, UserId};
 use duologue_proto::limits::{MAX_DEFERRED, MAX_SENDS_IN_FLIGHT};
 use duologue_proto::message::Envelope;
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 
 use super::{Effect, Session};
@@ -155,7 +156,10 @@ impl Lane {
             let place = self.deferred.iter().position(|id| *id == send.message_id);
             let in_order = match place {
                 Some(place) => place == accepted,
-                None => accepted == self.deferred.len() && !behind,
+                None => {
+                    accepted == self.deferred.len() && !behind
+                        || planted(Mutant::OnlyQueuedDeferred)
+                }
             };
             let held = if let Some(rejection) = send.too_long {
                 Some(Held::TooLong(rejection))
@@ -252,7 +256,8 @@ impl Session {
                 };
                 self.push(entry.reference, stored);
                 self.on_own_stored(peer, envelope.seq, duplicate);
-                return Some(envelope);
+                let relayed = !duplicate || !planted(Mutant::DuplicateNotRelayed);
+                return relayed.then_some(envelope);
             }
             Appended::MessageIdReused => {
                 self.settle(peer, &entry.message_id);

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use duologue_proto::history::{HistoryError, SyncPage, SyncRequest, SyncedConversation};
 use duologue_proto::ids::{Seq, UnixMillis, UserId};
 use duologue_proto::limits::{MAX_SESSION_CONVERSATIONS, RESYNC_INTERVAL};
+use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
@@ -220,12 +221,14 @@ impl Session {
             return self.end_position_ahead(&peer, head);
         }
         let user = self.about.user.clone();
-        self.on_receipt(peer.clone(), peer.clone(), peer_cursor);
-        self.on_receipt(peer.clone(), user, own_cursor);
+        if !planted(Mutant::CursorNotToldAtSync) {
+            self.on_receipt(peer.clone(), peer.clone(), peer_cursor);
+            self.on_receipt(peer.clone(), user, own_cursor);
+        }
         let start = match (position, since) {
             (Some(position), _) => Start::After(position),
-            (None, Some(time)) => Start::Since(time),
-            (None, None) => Start::After(own_cursor.delivered),
+            (None, Some(time)) if !planted(Mutant::CatchUpAtCursor) => Start::Since(time),
+            (None, _) => Start::After(own_cursor.delivered),
         };
         let level = matches!(start, Start::After(seq) if seq >= head);
         if level && self.catch_up.len() >= KEPT_LEVEL && !self.catch_up.is_resolved(&peer) {
@@ -244,11 +247,9 @@ impl Session {
 
     /// Says that everything has been shown, once it has.
     pub(super) fn proceed_caught_up(&mut self, now: Now) {
-        let complete = self
-            .sync
-            .running
-            .as_ref()
-            .is_some_and(|sync| sync.listed && sync.goals.is_empty());
+        let complete = self.sync.running.as_ref().is_some_and(|sync| {
+            sync.listed && (sync.goals.is_empty() || planted(Mutant::CaughtUpTooEarly))
+        });
         if !complete || !self.hints.is_empty() {
             return;
         }

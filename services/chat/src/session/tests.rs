@@ -6,6 +6,8 @@
 )]
 
 mod model;
+#[cfg(feature = "faults")]
+mod mutants;
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use duologue_proto::ids::{
     DeviceId, HistoryId, Incarnation, MessageId, NodeId, Seq, SessionId, UnixMillis, UserId,
 };
 use duologue_proto::message::{Cursor, Envelope};
-use duologue_proto::presence::{Registered, UserPresence};
+use duologue_proto::presence::{PresenceError, Registered, UserPresence};
 use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
@@ -365,6 +367,26 @@ fn a_session_syncs_again_within_twelve_minutes() {
         effects
             .iter()
             .any(|effect| matches!(effect, Effect::Sync(sync) if sync.token == "t1"))
+    );
+}
+
+#[test]
+fn a_session_that_was_registered_late_syncs_again() {
+    let mut driven = Driven::new();
+    driven.give([Input::Up(0, Up::Hello(Ok(Box::default())))]);
+    let unavailable = PresenceError::Unavailable { retry_after: None };
+    driven.give([Input::Registered(Err(unavailable))]);
+    driven.give([Input::Synced(Ok(page(&[])))]);
+    let effects = driven.after(super::RETRY_PAUSE);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Register(_)]),
+        "{effects:?}"
+    );
+    let registered = Registered::InForce { replaced: None };
+    let effects = driven.give([Input::Registered(Ok(registered))]);
+    assert!(
+        matches!(effects.as_slice(), [Effect::Sync(_)]),
+        "{effects:?}"
     );
 }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use duologue_proto::history::{Appended, Draft, Intent, UnsettledReason};
 use duologue_proto::ids::{ConversationId, UserId};
 use duologue_proto::message::Envelope;
+use duologue_runtime::faults::{Mutant, planted};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::plan::Plan;
@@ -21,7 +22,7 @@ use super::put::Stopped;
 use super::tail::{Key, Keys, Tail};
 use super::{Request, unsettled};
 use crate::history::Shared;
-use crate::store::{StoreError, StoredMessage};
+use crate::store::{StoreError, StoredMessage, Window};
 use crate::time::Reading;
 
 /// Blocked puts in a row, after which the drafts are contended.
@@ -111,8 +112,12 @@ impl Batch<'_> {
     /// of a put unknown.
     async fn settle(&mut self) -> Result<(), StoreError> {
         let (mut blocked, mut late) = (0, 0);
+        let mut unsearched = None;
         loop {
-            let plan = self.plan().await?;
+            let plan = match unsearched.take() {
+                Some(plan) => plan,
+                None => self.plan().await?,
+            };
             if plan.chosen.is_empty() {
                 return Ok(());
             }
@@ -129,6 +134,8 @@ impl Batch<'_> {
                 Some(Stopped::Blocked(by)) => {
                     blocked += 1;
                     self.learn(&by).await?;
+                    let next = plan.without_first(put.stored);
+                    unsearched = self.goes_on_unsearched(&next, &by).then_some(next);
                 }
                 Some(Stopped::TooLate) if late < MAX_LATE => late += 1,
                 Some(Stopped::TooLate) => self.refuse(&plan, UnsettledReason::Unavailable),
@@ -136,11 +143,26 @@ impl Batch<'_> {
                     self.log(&error);
                     self.refuse(&plan, UnsettledReason::Unavailable);
                 }
+                Some(Stopped::Unknown) if planted(Mutant::NextSlotAfterUnknown) => {
+                    self.refresh().await?;
+                    unsearched = Some(plan.without_first(put.stored));
+                }
                 Some(Stopped::Unknown) => {
                     return Err(StoreError::Unavailable("a put has no outcome".into()));
                 }
             }
         }
+    }
+
+    /// Whether a planted fault leaves out the search that must follow a block.
+    fn goes_on_unsearched(&self, next: &Plan, by: &StoredMessage) -> bool {
+        let blocked = next.chosen.first().map(|&index| &self.entries[index]);
+        let by_itself = blocked.is_some_and(|entry| {
+            (&entry.sender, &entry.draft.message_id)
+                == (&by.envelope.sender, &by.envelope.message_id)
+        });
+        planted(Mutant::OwnBlockTakenForLoss) && by_itself
+            || planted(Mutant::NoSearchAfterBlock) && !by_itself
     }
 
     /// Remembers the message that blocked a put, and what follows it.
@@ -170,8 +192,25 @@ impl Batch<'_> {
         if !self.entries.iter().any(is_stored) {
             return Ok(());
         }
+        if planted(Mutant::RetryMarksStoredWindow)
+            && let Some(stored) = self.a_duplicate()
+        {
+            let window = Window::of(stored.accepted_at);
+            let store = &self.shared.store;
+            return store.put_activity(self.conversation, window).await;
+        }
         let durable = self.rows;
         self.shared.mark_active(self.conversation, durable).await
+    }
+
+    fn a_duplicate(&self) -> Option<&Envelope> {
+        self.entries.iter().find_map(|entry| match &entry.answer {
+            Some(Appended::Stored {
+                envelope,
+                duplicate: true,
+            }) => Some(envelope),
+            _ => None,
+        })
     }
 
     /// What is not decided is not settled. The tail is read again by the next

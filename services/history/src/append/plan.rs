@@ -9,6 +9,7 @@ use duologue_proto::history::{Appended, Intent, UnsettledReason};
 use duologue_proto::ids::Seq;
 use duologue_proto::limits::MAX_SEARCH;
 use duologue_proto::message::Envelope;
+use duologue_runtime::faults::{Mutant, planted};
 
 use super::batch::{Batch, Entry};
 use super::tail::Tail;
@@ -31,6 +32,14 @@ pub(super) struct Plan {
     pub(super) copies: BTreeMap<usize, Vec<usize>>,
     /// Callers whose later drafts are only searched for.
     held: BTreeSet<usize>,
+}
+
+impl Plan {
+    /// What is left to put when the first `stored` of it are stored.
+    pub(super) fn without_first(mut self, stored: usize) -> Self {
+        self.chosen.drain(..stored.min(self.chosen.len()));
+        self
+    }
 }
 
 /// What a search of (`after_seq`, head] finds.
@@ -111,7 +120,7 @@ impl Batch<'_> {
     async fn search(&mut self, index: usize) -> Result<Search, StoreError> {
         let head = self.loaded().await?.head();
         let after = self.entries[index].draft.after_seq;
-        if after.is_some_and(|after| after > head) {
+        if after.is_some_and(|after| after > head) && !planted(Mutant::AfterSeqNotChecked) {
             return Ok(Search::Ahead);
         }
         let floor = Seq(head.0.saturating_sub(MAX_SEARCH));
@@ -200,6 +209,7 @@ impl Batch<'_> {
             }
             match (tail.seen_after() == last, consistency) {
                 (false, _) => {}
+                (true, Consistency::Eventual) if planted(Mutant::StaleMissingIsFinal) => break,
                 (true, Consistency::Eventual) => consistency = Consistency::Strong,
                 (true, Consistency::Strong) => {
                     let text = format!("slot {last} below the head is missing");

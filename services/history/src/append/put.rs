@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use duologue_proto::history::Appended;
 use duologue_proto::message::Envelope;
+use duologue_runtime::faults::{Mutant, planted};
 
 use super::batch::Batch;
 use super::plan::Plan;
@@ -77,7 +78,8 @@ impl Batch<'_> {
             conversation: self.conversation.clone(),
             rows: ActivityRows {
                 window,
-                write: !self.shared.rows.contains(self.conversation, window),
+                write: !self.shared.rows.contains(self.conversation, window)
+                    && !planted(Mutant::PutBeforeRows),
                 new_conversation: next.envelope.seq.0 == 1,
             },
             read_at: attempt.reading.at,
@@ -113,7 +115,8 @@ impl Batch<'_> {
         attempt: &mut Attempt<'_>,
         by: Box<StoredMessage>,
     ) -> Option<Stopped> {
-        if attempt.rest().first() != Some(&*by) {
+        let ours = attempt.rest().first() == Some(&*by);
+        if !ours || planted(Mutant::OwnBlockTakenForLoss) {
             return Some(Stopped::Blocked(by));
         }
         self.stored(plan, attempt, 1);
@@ -137,9 +140,11 @@ impl Batch<'_> {
         if count == 0 {
             return;
         }
-        let window = attempt.reading.window();
-        self.shared.rows.remember(self.conversation, window);
-        self.rows = Some(attempt.reading);
+        if !planted(Mutant::PutBeforeRows) {
+            let window = attempt.reading.window();
+            self.shared.rows.remember(self.conversation, window);
+            self.rows = Some(attempt.reading);
+        }
         for message in attempt.rest().iter().take(count) {
             let index = plan.chosen[attempt.stored];
             if let Some(tail) = &mut self.tail {
@@ -196,7 +201,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn may_retry(&self) -> bool {
-        self.unknown <= MAX_RETRIES
+        self.unknown <= MAX_RETRIES && !planted(Mutant::NextSlotAfterUnknown)
     }
 
     async fn pause(&self) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use duologue_proto::ids::{ConversationId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
+use duologue_runtime::faults::{Mutant, planted};
 
 use super::{Operation, Outcome};
 use crate::store::{Activity, PutOutcome, PutRun, PutStop, StoreError, StoredMessage, Window};
@@ -122,7 +123,8 @@ impl<S: Stored> Plan<'_, S> {
         if let Some(refusal) = refusal(&run) {
             return stopped(0, PutStop::Failed(StoreError::Refused(refusal)));
         }
-        if self.now.since(run.read_at) > MAX_READING_AGE {
+        let too_late = self.now.since(run.read_at) > MAX_READING_AGE;
+        if too_late && !planted(Mutant::LatePutSent) {
             return stopped(0, PutStop::TooLate);
         }
         if run.rows.write {
@@ -162,6 +164,9 @@ impl<S: Stored> Plan<'_, S> {
     /// Whether the slot can be filled: it is absent, and the one before is not.
     fn look_at_slot(&self, conversation: &ConversationId, seq: Seq) -> Result<(), PutStop> {
         if let Some(holder) = self.message(conversation, seq).map_err(PutStop::Failed)? {
+            if planted(Mutant::PutWithoutCondition) {
+                return Ok(());
+            }
             return Err(PutStop::Occupied(Box::new(holder)));
         }
         let before = Seq(seq.0.saturating_sub(1));
@@ -199,7 +204,11 @@ impl<S: Stored> Plan<'_, S> {
             Some(cursor) => *cursor,
             None => self.stored.cursor(conversation, user)?,
         };
-        let cursor = held.max(cursor);
+        let cursor = if planted(Mutant::CursorLowered) {
+            cursor
+        } else {
+            held.max(cursor)
+        };
         self.mark_active(conversation, window);
         if cursor != held {
             self.changes.cursors.insert(key, cursor);

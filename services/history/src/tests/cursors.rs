@@ -6,6 +6,7 @@ use duologue_proto::history::{CursorAdvanced, HistoryError};
 use duologue_proto::ids::Seq;
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::Clock as _;
+use proptest::prelude::*;
 
 use super::faults::Op;
 use super::{World, fill, move_cursor, user};
@@ -95,4 +96,69 @@ async fn a_store_that_fails_is_unavailable() {
     world.faults.fail_reads(1);
     let moved = move_cursor(&world.history, "bob", "alice", at(1, 1));
     assert!(matches!(moved.await, Err(HistoryError::Unavailable { .. })));
+}
+
+/// A move of a user, by one of two replicas; that of the first may fail.
+#[derive(Debug, Clone)]
+struct Move {
+    by_bob: bool,
+    delivered: u64,
+    read: u64,
+    replica: bool,
+    fails: bool,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = (
+        any::<bool>(),
+        0_u64..9,
+        0_u64..9,
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let one = one.prop_map(|(by_bob, delivered, read, replica, fails)| Move {
+        by_bob,
+        delivered,
+        read,
+        replica,
+        fails,
+    });
+    prop::collection::vec(one, 0..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cursors_are_the_largest_asked_for_that_the_head_allows(moves in moves(), head in 0_usize..9) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let world = World::new();
+            fill(&world.history, 1, head).await;
+            let replica = world.replica();
+            let mut model = [Cursor::default(); 2];
+            for one in moves {
+                let (of, peer) = if one.by_bob { ("bob", "alice") } else { ("alice", "bob") };
+                let asked = Cursor::asked(Some(Seq(one.delivered)), Some(Seq(one.read)));
+                world.faults.fail_reads(usize::from(one.fails && !one.replica));
+                let by = if one.replica { &replica } else { &world.history };
+                let told = move_cursor(by, of, peer, at(one.delivered, one.read)).await;
+                let held = &mut model[usize::from(one.by_bob)];
+                if one.fails && !one.replica {
+                    assert!(told.is_err());
+                    continue;
+                }
+                let before = *held;
+                let expected = if asked.delivered > Seq(head as u64) {
+                    CursorAdvanced::AboveHead { head: Seq(head as u64) }
+                } else {
+                    *held = held.max(asked);
+                    CursorAdvanced::Stored { cursor: *held, moved: *held != before }
+                };
+                assert_eq!(told.unwrap(), expected);
+            }
+            let stored = world.memory.cursors(&user("alice"), &user("bob")).await.unwrap();
+            assert_eq!([stored.own, stored.peer], model);
+        });
+    }
 }

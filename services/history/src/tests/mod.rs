@@ -6,6 +6,9 @@ mod append_faults;
 mod cursors;
 mod faults;
 mod lists;
+#[cfg(feature = "faults")]
+mod mutants;
+mod promises;
 mod simulation;
 mod sync;
 
