@@ -17,10 +17,6 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use tokio::net::TcpListener;
 
-/// As Duologue has it, so that the bare relay has it too.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Measures Duologue.
 #[derive(Parser)]
 #[command(name = "bench")]

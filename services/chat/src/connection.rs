@@ -217,7 +217,7 @@ impl Connection {
             self.gone = true;
             inputs.push(Input::Gone);
         }
-        inputs.insert(0, Input::Outbox(self.outbox.bytes()));
+        inputs.push(Input::Outbox(self.outbox.bytes()));
         inputs.sort_by_key(order);
     }
 
