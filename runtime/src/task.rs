@@ -20,19 +20,19 @@ where
     // What the task captured is dropped with it; nothing half-changed is seen
     // but what is shared, and shared state ignores poisoning on purpose.
     let guarded = AssertUnwindSafe(future).catch_unwind();
+    // Not an async block, which would hold the future twice: there are many tasks.
+    let watched = guarded.map(move |ended| match ended {
+        Ok(output) => output,
+        Err(panic) => {
+            tracing::error!(task.name = name, "task panicked");
+            resume_unwind(panic)
+        }
+    });
     #[expect(
         clippy::disallowed_methods,
         reason = "this is the owner of spawned tasks"
     )]
-    tokio::spawn(async move {
-        match guarded.await {
-            Ok(output) => output,
-            Err(panic) => {
-                tracing::error!(task.name = name, "task panicked");
-                resume_unwind(panic)
-            }
-        }
-    })
+    tokio::spawn(watched)
 }
 
 /// Makes every panic of the process a log line with its place in the code and

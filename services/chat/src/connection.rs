@@ -145,22 +145,26 @@ impl Connection {
         }
     }
 
-    /// Runs the session to its end.
-    pub(crate) async fn run(mut self) {
-        let mut inputs = Vec::new();
-        while !self.session.has_ended() {
-            self.wait(&mut inputs).await;
-            let now = self.now();
-            for effect in self.session.handle(inputs.drain(..), now) {
-                self.perform(effect);
+    /// Runs the session to its end. Not an async function, which would hold the
+    /// connection twice: there is one per device.
+    #[expect(clippy::manual_async_fn, reason = "see above")]
+    pub(crate) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let mut inputs = Vec::new();
+            while !self.session.has_ended() {
+                self.wait(&mut inputs).await;
+                let now = self.now();
+                for effect in self.session.handle(inputs.drain(..), now) {
+                    self.perform(effect);
+                }
+                self.tell();
+                shrink(&mut inputs);
             }
-            self.tell();
-            shrink(&mut inputs);
+            // The route's removal may be under way still.
+            while self.pending.next().await.is_some() {}
+            drop(self.place);
+            self.outbox.finish(CLOSING_TIMEOUT).await;
         }
-        // The route's removal may be under way still.
-        while self.pending.next().await.is_some() {}
-        drop(self.place);
-        self.outbox.finish(CLOSING_TIMEOUT).await;
     }
 
     fn now(&self) -> Now {
@@ -407,6 +411,14 @@ mod tests {
     use duologue_proto::ids::{MessageId, UnixMillis};
 
     use super::*;
+
+    #[test]
+    fn a_session_s_task_is_small() {
+        fn size_of_output<F>(_: impl Fn(Connection) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size_of_output(Connection::run) <= 1_536);
+    }
 
     #[test]
     fn answers_and_announcements_are_told_in_the_order_of_their_places() {

@@ -20,8 +20,8 @@ use super::down;
 use crate::frame::{Down, Ref};
 use crate::outbox::WRITE_BYTES;
 
-/// First size of a stream's buffers: most frames are smaller.
-const BUFFER_BYTES: usize = 1024;
+/// First size of a request's buffer. Every idle stream has one.
+const BUFFER_BYTES: usize = 256;
 
 /// Reads a request message.
 pub(super) struct RequestDecoder<T>(PhantomData<fn() -> T>);
