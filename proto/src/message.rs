@@ -91,10 +91,12 @@ impl Envelope {
             bytes_field(tag, text.as_bytes(), &mut wire);
         }
         message::encode(5, &time, &mut wire);
-        if !body.is_empty() {
+        let body = if body.is_empty() {
+            0..0
+        } else {
             bytes_field(6, body, &mut wire);
-        }
-        let body = wire.len() - body.len()..wire.len();
+            wire.len() - body.len()..wire.len()
+        };
         // Text is the one kind so far, and it counts.
         bool::encode(7, &true, &mut wire);
         Self(Arc::new(Parts {
@@ -300,6 +302,17 @@ mod tests {
             Some(UnixMillis(1_700_000_000_123).to_wire())
         );
         assert_eq!(wire.encode_to_vec(), envelope().wire().to_vec());
+    }
+
+    #[test]
+    fn an_envelope_without_a_body_opens_as_itself() {
+        let (alice, bob) = (
+            UserId::parse("alice").unwrap(),
+            UserId::parse("bob").unwrap(),
+        );
+        let id = MessageId::parse("m").unwrap();
+        let bare = Envelope::seal(Seq(1), id, alice, bob, UnixMillis(0), &[]);
+        assert_eq!(Envelope::open(bare.wire()), Ok(bare));
     }
 
     #[test]

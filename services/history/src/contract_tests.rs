@@ -47,6 +47,9 @@ macro_rules! contract {
                 a_stored_message_is_read_back_as_it_was
                 an_occupied_slot_answers_with_its_holder_and_changes_nothing
                 a_put_that_is_tried_again_meets_itself
+                a_run_that_is_tried_again_in_other_pieces_meets_itself
+                an_occupied_slot_amid_a_stored_run_answers_with_its_holder
+                runs_put_at_once_are_stored_as_one_by_one
                 a_run_is_stored_up_to_a_slot_that_another_writer_filled
                 a_slot_after_an_absent_one_is_refused
                 a_run_that_is_none_is_refused_and_changes_nothing
@@ -73,6 +76,8 @@ macro_rules! contract {
                 activity_is_paged_backward_in_order
                 slots_are_read_in_both_directions_within_their_bounds
                 a_page_of_slots_is_bounded_but_never_empty
+                every_range_is_exact_however_its_messages_were_stored
+                a_page_of_long_and_short_messages_ends_at_the_byte
                 a_read_that_may_lag_is_an_unbroken_run
                 users_whose_ids_begin_alike_are_kept_apart
             }
@@ -122,6 +127,19 @@ pub(crate) fn between(one: &str, other: &str) -> ConversationId {
 
 /// A message of the user who sorts first.
 pub(crate) fn message(conversation: &ConversationId, seq: u64, id: &str) -> StoredMessage {
+    sealed(conversation, seq, id, format!("body of {id}").as_bytes())
+}
+
+/// The same with a body of so many bytes.
+pub(crate) fn sized_message(
+    conversation: &ConversationId,
+    seq: u64,
+    bytes: usize,
+) -> StoredMessage {
+    sealed(conversation, seq, &format!("m{seq}"), &vec![b'.'; bytes])
+}
+
+fn sealed(conversation: &ConversationId, seq: u64, id: &str, body: &[u8]) -> StoredMessage {
     StoredMessage {
         envelope: Envelope::seal(
             Seq(seq),
@@ -129,7 +147,7 @@ pub(crate) fn message(conversation: &ConversationId, seq: u64, id: &str) -> Stor
             conversation.low().clone(),
             conversation.high().clone(),
             START,
-            format!("body of {id}").as_bytes(),
+            body,
         ),
         sent: [seq, 0],
     }

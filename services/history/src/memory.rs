@@ -58,7 +58,10 @@ struct Tables {
 
 impl Tables {
     fn apply(&mut self, changes: Changes) {
-        self.messages.extend(changes.messages);
+        for message in changes.runs.into_values().flatten() {
+            let slot = (message.envelope.conversation(), message.envelope.seq);
+            self.messages.insert(slot, message);
+        }
         self.cursors.extend(changes.cursors);
         for (user, peer) in changes.conversations {
             self.conversations.entry(user).or_default().insert(peer);
@@ -100,6 +103,11 @@ impl Stored for Tables {
 
     fn reading(&self) -> UnixMillis {
         self.reading
+    }
+
+    fn head(&self, conversation: &ConversationId) -> Result<Seq, StoreError> {
+        let head = self.run(conversation, Seq::ZERO, Seq(u64::MAX)).next_back();
+        Ok(head.map_or(Seq::ZERO, |message| message.envelope.seq))
     }
 }
 

@@ -38,6 +38,15 @@ pub struct StoredMessage {
     pub sent: [u64; 2],
 }
 
+impl StoredMessage {
+    /// Whether it belongs to a conversation.
+    pub(crate) fn is_of(&self, conversation: &ConversationId) -> bool {
+        let between = (&self.envelope.sender, &self.envelope.recipient);
+        let (low, high) = (conversation.low(), conversation.high());
+        between == (low, high) || between == (high, low)
+    }
+}
+
 /// Rows that must be durable before, or together with, what they announce:
 /// (user, window, conversation) for both users.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -185,6 +185,8 @@ fn history() -> Named {
         duologue_history::limits::MAX_READERS,
         duologue_history::limits::MAX_SEALED_MEMTABLES,
         duologue_history::limits::MAX_LEVEL_0_TABLES,
+        duologue_history::limits::MAX_BUNDLE_BYTES,
+        duologue_history::limits::MAX_BUNDLE_MESSAGES,
         duologue_history::limits::MAX_KNOWN_HEADS,
         duologue_history::limits::ROOM_POLL,
         duologue_history::limits::CACHE_BYTES,

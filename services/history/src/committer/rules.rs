@@ -4,7 +4,8 @@
 //! Nothing here writes. [`plan`] looks at what is stored, and at what the same
 //! group did before, and says what to change in one step and what to answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use duologue_proto::ids::{ConversationId, Seq, UnixMillis, UserId};
@@ -32,20 +33,17 @@ pub trait Stored {
     /// The highest reading.
     fn reading(&self) -> UnixMillis;
 
-    /// The head of a conversation where it is known without a look at the messages:
-    /// its slots are filled up to it, and none behind it.
-    fn known_head(&self, _conversation: &ConversationId) -> Option<Seq> {
-        None
-    }
+    /// The head of a conversation: its slots are filled up to it, and none behind
+    /// it.
+    fn head(&self, conversation: &ConversationId) -> Result<Seq, StoreError>;
 }
 
 /// What a group changes: to be made durable in one step, all or nothing.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Messages; their slots are absent in the store.
-    pub messages: BTreeMap<(ConversationId, Seq), StoredMessage>,
-    /// The heads that follow from these.
-    pub heads: BTreeMap<ConversationId, Seq>,
+    /// Of each conversation the messages that fill the slots behind its head, in
+    /// order; never none.
+    pub runs: BTreeMap<ConversationId, Vec<StoredMessage>>,
     /// Activity rows of users.
     pub activity: BTreeSet<(UserId, Activity)>,
     /// Conversation rows: (user, peer).
@@ -59,7 +57,7 @@ pub struct Changes {
 impl Changes {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.runs.is_empty()
             && self.activity.is_empty()
             && self.conversations.is_empty()
             && self.cursors.is_empty()
@@ -120,9 +118,10 @@ impl<S: Stored> Plan<'_, S> {
     /// The rows come first: they are written even if no slot is filled, so that
     /// whatever holds the slots is found from them.
     fn put_run(&mut self, run: PutRun) -> PutOutcome {
-        if let Some(refusal) = refusal(&run) {
-            return stopped(0, PutStop::Failed(StoreError::Refused(refusal)));
-        }
+        let first = match first_slot(&run) {
+            Ok(first) => first,
+            Err(refusal) => return stopped(0, PutStop::Failed(StoreError::Refused(refusal))),
+        };
         let too_late = self.now.since(run.read_at) > MAX_READING_AGE;
         if too_late && !planted(Mutant::LatePutSent) {
             return stopped(0, PutStop::TooLate);
@@ -136,57 +135,43 @@ impl<S: Stored> Plan<'_, S> {
             }
         }
         self.raise_reading(run.read_at);
-        let known = self.changes.heads.get(&run.conversation).copied();
-        let mut head = known.or_else(|| self.stored.known_head(&run.conversation));
-        let (mut stored, mut stop) = (0, None);
-        for message in run.messages {
-            let seq = message.envelope.seq;
-            // Behind a known head there is nothing to look at.
-            if head.map(Seq::next) != Some(seq)
-                && let Err(why) = self.look_at_slot(&run.conversation, seq)
-            {
-                stop = Some(why);
-                break;
-            }
-            self.fill_slot(&run.conversation, message);
-            head = Some(seq);
-            stored += 1;
+        if let Err(stop) = self.look_at_slot(&run.conversation, first) {
+            return stopped(0, stop);
         }
-        if let (Some(head), true) = (head, stored > 0) {
-            self.changes.heads.insert(run.conversation, head);
-        }
+        // The slots are consecutive, and behind the head all are absent.
+        let stored = run.messages.len();
+        self.fill_slots(run.conversation, run.messages);
         PutOutcome {
             stored,
-            stopped: stop,
+            stopped: None,
         }
     }
 
-    /// Whether the slot can be filled: it is absent, and the one before is not.
+    /// Whether the slot can be filled: it is the one behind the head.
     fn look_at_slot(&self, conversation: &ConversationId, seq: Seq) -> Result<(), PutStop> {
-        if let Some(holder) = self.message(conversation, seq).map_err(PutStop::Failed)? {
-            if planted(Mutant::PutWithoutCondition) {
-                return Ok(());
-            }
-            return Err(PutStop::Occupied(Box::new(holder)));
+        let head = self.head(conversation).map_err(PutStop::Failed)?;
+        if seq == head.next() || planted(Mutant::PutWithoutCondition) {
+            return Ok(());
         }
-        let before = Seq(seq.0.saturating_sub(1));
-        if before != Seq::ZERO
-            && self
-                .message(conversation, before)
-                .map_err(PutStop::Failed)?
-                .is_none()
-        {
-            return Err(PutStop::Failed(StoreError::Refused(
-                "the slot before is absent",
-            )));
+        let refused = StoreError::Refused("the slot before is absent");
+        if seq > head {
+            return Err(PutStop::Failed(refused));
         }
-        Ok(())
+        let missing = || StoreError::Corrupt(format!("slot {seq} below the head is missing"));
+        let holder = self.message(conversation, seq).map_err(PutStop::Failed)?;
+        let holder = holder.ok_or_else(|| PutStop::Failed(missing()))?;
+        Err(PutStop::Occupied(Box::new(holder)))
     }
 
-    fn fill_slot(&mut self, conversation: &ConversationId, message: StoredMessage) {
-        self.raise_reading(message.envelope.accepted_at);
-        let slot = (conversation.clone(), message.envelope.seq);
-        self.changes.messages.insert(slot, message);
+    fn fill_slots(&mut self, conversation: ConversationId, messages: Vec<StoredMessage>) {
+        let accepted = messages.iter().map(|message| message.envelope.accepted_at);
+        if let Some(latest) = accepted.max() {
+            self.raise_reading(latest);
+        }
+        match self.changes.runs.entry(conversation) {
+            Entry::Vacant(entry) => _ = entry.insert(messages),
+            Entry::Occupied(entry) => entry.into_mut().extend(messages),
+        }
     }
 
     fn put_cursor(
@@ -232,12 +217,22 @@ impl<S: Stored> Plan<'_, S> {
         }
     }
 
+    fn head(&self, conversation: &ConversationId) -> Result<Seq, StoreError> {
+        let planned = self.changes.runs.get(conversation);
+        match planned.and_then(|run| run.last()) {
+            Some(last) => Ok(last.envelope.seq),
+            None => self.stored.head(conversation),
+        }
+    }
+
     fn message(
         &self,
         conversation: &ConversationId,
         seq: Seq,
     ) -> Result<Option<StoredMessage>, StoreError> {
-        match self.changes.messages.get(&(conversation.clone(), seq)) {
+        let planned = self.changes.runs.get(conversation).into_iter().flatten();
+        let mut planned = planned.filter(|message| message.envelope.seq == seq);
+        match planned.next() {
             Some(message) => Ok(Some(message.clone())),
             None => self.stored.message(conversation, seq),
         }
@@ -252,25 +247,24 @@ fn sides(conversation: &ConversationId) -> impl Iterator<Item = (UserId, UserId)
     std::iter::once((low.clone(), high.clone())).chain(second)
 }
 
-/// Why a run is not one; none if it is.
-fn refusal(run: &PutRun) -> Option<&'static str> {
-    let Some(first) = run.messages.first() else {
-        return Some("the run is empty");
-    };
-    if first.envelope.seq == Seq::ZERO {
-        return Some("the first slot is 1");
+/// The first slot of a run; or why it is none.
+fn first_slot(run: &PutRun) -> Result<Seq, &'static str> {
+    let first = run.messages.first().ok_or("the run is empty")?;
+    let first = first.envelope.seq;
+    if first == Seq::ZERO {
+        return Err("the first slot is 1");
     }
-    let mut expected = first.envelope.seq;
+    let mut expected = first;
     for message in &run.messages {
         if message.envelope.seq != expected {
-            return Some("the slots of the run are not consecutive");
+            return Err("the slots of the run are not consecutive");
         }
-        if message.envelope.conversation() != run.conversation {
-            return Some("a message is of another conversation");
+        if !message.is_of(&run.conversation) {
+            return Err("a message is of another conversation");
         }
         expected = expected.next();
     }
-    None
+    Ok(first)
 }
 
 fn stopped(stored: usize, stop: PutStop) -> PutOutcome {

@@ -50,6 +50,67 @@ pub(super) async fn a_put_that_is_tried_again_meets_itself(fixture: Fixture) {
     assert_eq!(fixture.store.put_run(run).await, stopped(0, itself));
 }
 
+/// A writer that does not know what became of its run may put a part of it, or more.
+pub(super) async fn a_run_that_is_tried_again_in_other_pieces_meets_itself(fixture: Fixture) {
+    let conversation = between("alice", "bob");
+    let run: Vec<_> = (1..=100)
+        .map(|seq| message(&conversation, seq, &format!("m{seq}")))
+        .collect();
+    assert_eq!(fixture.put(run[..70].to_vec()).await, stored(70));
+    for (from, to) in [(0, 70), (0, 1), (3, 9), (63, 66), (69, 70), (40, 100)] {
+        let itself = PutStop::Occupied(Box::new(run[from].clone()));
+        let outcome = fixture.put(run[from..to].to_vec()).await;
+        assert_eq!(outcome, stopped(0, itself), "{from}..{to}");
+    }
+    assert_eq!(fixture.put(run[70..].to_vec()).await, stored(30));
+    assert_eq!(fixture.store.slots(all(&conversation)).await, Ok(run));
+}
+
+pub(super) async fn an_occupied_slot_amid_a_stored_run_answers_with_its_holder(fixture: Fixture) {
+    let conversation = between("alice", "bob");
+    fixture.fill(&conversation, 1, 150).await;
+    for seq in [1, 2, 63, 64, 65, 100, 128, 129, 149, 150] {
+        let rival = fixture
+            .put(vec![message(&conversation, seq, "rival")])
+            .await;
+        let holder = message(&conversation, seq, &format!("m{seq}"));
+        assert_eq!(rival, stopped(0, PutStop::Occupied(Box::new(holder))));
+    }
+    let gap = fixture.put(vec![message(&conversation, 152, "late")]).await;
+    assert!(matches!(
+        gap.stopped,
+        Some(PutStop::Failed(StoreError::Refused(_)))
+    ));
+    assert_eq!(fixture.seqs(all(&conversation)).await.len(), 150);
+}
+
+/// A writer with many at a time may store them together: nobody can tell.
+pub(super) async fn runs_put_at_once_are_stored_as_one_by_one(fixture: Fixture) {
+    let conversations = [between("alice", "bob"), between("alice", "carol")];
+    let mut runs = Vec::new();
+    let mut next = 1;
+    for size in [1, 2, 63, 64, 65, 1, 200] {
+        for conversation in &conversations {
+            let slots = next..next + size;
+            let run = slots.map(|seq| message(conversation, seq, &format!("m{seq}")));
+            runs.push(run.collect::<Vec<_>>());
+        }
+        next += size;
+    }
+    let outcomes = join_all(runs.iter().map(|run| fixture.put(run.clone()))).await;
+    for (run, outcome) in runs.iter().zip(outcomes) {
+        assert_eq!(outcome, stored(run.len()));
+    }
+    for conversation in &conversations {
+        let messages = runs.iter().flatten();
+        let messages = messages.filter(|message| message.is_of(conversation));
+        assert_eq!(
+            fixture.store.slots(all(conversation)).await,
+            Ok(messages.cloned().collect())
+        );
+    }
+}
+
 /// Another writer fills slot 2 at the same time; whoever comes first, what is
 /// answered as stored is the prefix that is there.
 pub(super) async fn a_run_is_stored_up_to_a_slot_that_another_writer_filled(fixture: Fixture) {

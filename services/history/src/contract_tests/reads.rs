@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use duologue_proto::ids::Seq;
 
-use super::{Fixture, all, between, message, user};
-use crate::store::{Activity, Consistency, SlotRange, Window};
+use super::{Fixture, all, between, message, sized_message, stored, user};
+use crate::store::{Activity, Consistency, SlotRange, StoredMessage, Window};
 
 pub(super) async fn conversations_are_listed_in_order_and_in_pages(fixture: Fixture) {
     for peer in ["dave", "alice", "carol", "bob", "Zoe"] {
@@ -146,6 +146,108 @@ pub(super) async fn a_page_of_slots_is_bounded_but_never_empty(fixture: Fixture)
     assert_eq!(fixture.seqs(bounded(true, 10, 3 * one)).await, [5, 4, 3]);
     assert_eq!(fixture.seqs(bounded(false, 10, 0)).await, [1]);
     assert_eq!(fixture.seqs(bounded(true, 10, 0)).await, [5]);
+}
+
+/// Stored one by one, in runs, and in runs longer than an engine keeps together;
+/// some of them long.
+async fn stored_in_runs(fixture: &Fixture) -> Vec<StoredMessage> {
+    let conversation = between("alice", "bob");
+    let mut messages: Vec<StoredMessage> = Vec::new();
+    for count in [1, 1, 3, 64, 1, 65, 2, 70] {
+        let next = messages.len() as u64 + 1;
+        let run: Vec<_> = (next..next + count)
+            .map(|seq| {
+                let bytes = if seq % 7 == 3 { 5_000 } else { seq % 40 };
+                sized_message(&conversation, seq, usize::try_from(bytes).unwrap())
+            })
+            .collect();
+        assert_eq!(fixture.put(run.clone()).await, stored(run.len()));
+        messages.extend(run);
+    }
+    messages
+}
+
+pub(super) async fn every_range_is_exact_however_its_messages_were_stored(fixture: Fixture) {
+    let messages = stored_in_runs(&fixture).await;
+    let head = messages.len() as u64;
+    let conversation = between("alice", "bob");
+    // Neighbours in order, of which nothing may show.
+    fixture.fill(&between("alice", "ann"), 1, 70).await;
+    fixture.fill(&between("alice", "bobby"), 1, 70).await;
+    assert_eq!(
+        fixture.store.head(&conversation).await.unwrap().as_ref(),
+        messages.last()
+    );
+    let edges = [
+        0, 1, 2, 3, 5, 6, 40, 69, 70, 71, 72, 134, 135, 137, 138, 170, 206, head,
+    ];
+    let ends = [head + 1, head + 1_000, u64::MAX];
+    for first in edges {
+        for last in edges.into_iter().chain(ends) {
+            for (backward, max_messages) in [
+                (false, usize::MAX),
+                (true, usize::MAX),
+                (false, 2),
+                (true, 2),
+            ] {
+                let range = SlotRange {
+                    first: Seq(first),
+                    last: Seq(last),
+                    backward,
+                    max_messages,
+                    ..all(&conversation)
+                };
+                let wanted = messages
+                    .iter()
+                    .filter(|message| (first..=last).contains(&message.envelope.seq.0));
+                let mut wanted: Vec<_> = wanted.cloned().collect();
+                if backward {
+                    wanted.reverse();
+                }
+                wanted.truncate(max_messages);
+                let read = fixture.store.slots(range).await.unwrap();
+                assert!(read == wanted, "{first}..={last}, backward: {backward}");
+            }
+        }
+    }
+}
+
+pub(super) async fn a_page_of_long_and_short_messages_ends_at_the_byte(fixture: Fixture) {
+    let messages = stored_in_runs(&fixture).await;
+    let lengths: Vec<usize> = messages
+        .iter()
+        .map(|message| message.envelope.wire().len())
+        .collect();
+    for start in [1, 20, 70, 100] {
+        for count in [1, 2, 5, 30, 64, 100] {
+            for backward in [false, true] {
+                let (first, last) = if backward {
+                    (1, start + 99)
+                } else {
+                    (start, u64::MAX)
+                };
+                let range = |max_bytes| SlotRange {
+                    first: Seq(first),
+                    last: Seq(last),
+                    backward,
+                    max_bytes,
+                    ..all(&between("alice", "bob"))
+                };
+                let seqs: Vec<u64> = if backward {
+                    (1..=last).rev().take(count).collect()
+                } else {
+                    (first..).take(count).collect()
+                };
+                let bytes = seqs
+                    .iter()
+                    .map(|seq| lengths[usize::try_from(*seq).unwrap() - 1])
+                    .sum::<usize>();
+                assert_eq!(fixture.seqs(range(bytes)).await, seqs);
+                let short = fixture.seqs(range(bytes - 1)).await;
+                assert_eq!(short, seqs[..(count - 1).max(1)]);
+            }
+        }
+    }
 }
 
 pub(super) async fn a_read_that_may_lag_is_an_unbroken_run(fixture: Fixture) {

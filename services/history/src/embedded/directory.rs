@@ -13,8 +13,8 @@ use duologue_proto::ids::HistoryId;
 use super::OpenError;
 use super::tables::Tables;
 
-/// The format that this version reads and writes.
-pub const FORMAT: u32 = 1;
+/// The format that this version reads and writes. (1 had a key for every message.)
+pub const FORMAT: u32 = 2;
 
 const LOCK: &str = "lock";
 const FORMAT_FILE: &str = "format";

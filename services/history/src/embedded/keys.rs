@@ -9,11 +9,19 @@ use duologue_proto::ids::{ConversationId, Seq, UserId};
 use super::values::Unreadable;
 use crate::store::{Activity, Window};
 
-/// Of a message: conversation, sequence.
+/// Of messages: conversation, sequence of the last of them.
 pub(super) fn message(conversation: &ConversationId, seq: Seq) -> Vec<u8> {
     let mut key = pair(conversation);
     key.extend(seq.0.to_be_bytes());
     key
+}
+
+/// The sequence in a key of messages of `conversation`.
+pub(super) fn seq_of(conversation: &ConversationId, key: &[u8]) -> Result<Seq, Unreadable> {
+    let seq = key.strip_prefix(pair(conversation).as_slice());
+    let seq = seq.and_then(|seq| seq.try_into().ok());
+    let seq = seq.ok_or(Unreadable("the key of messages"))?;
+    Ok(Seq(u64::from_be_bytes(seq)))
 }
 
 /// Of a cursor: conversation, user.
@@ -120,10 +128,11 @@ mod tests {
         }
 
         #[test]
-        fn keys_of_one_conversation_order_as_its_sequence(
+        fn keys_of_one_conversation_order_as_its_sequence_and_read_back(
             a in user_id(), b in user_id(), one: u64, other: u64,
         ) {
             let conversation = ConversationId::of(&a, &b);
+            prop_assert_eq!(seq_of(&conversation, &message(&conversation, Seq(one))), Ok(Seq(one)));
             prop_assert_eq!(
                 message(&conversation, Seq(one)).cmp(&message(&conversation, Seq(other))),
                 one.cmp(&other)
@@ -157,6 +166,7 @@ mod tests {
         for key in [&b""[..], b"\x05alice", b"\x05alice\0\0", b"\x03bobcarol"] {
             assert!(peer_of(&owner, key).is_err());
             assert!(activity_of(&owner, key).is_err());
+            assert!(seq_of(&ConversationId::of(&owner, &owner), key).is_err());
         }
     }
 }

@@ -6,6 +6,7 @@
 //! session's task must not; the hop costs little beside what is read, since heads
 //! are cached above. They are few at a time, so that they cannot take the pool.
 
+mod bundle;
 mod directory;
 mod journal;
 mod keys;
@@ -27,6 +28,7 @@ use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
 use tokio::sync::Semaphore;
 
+pub use self::bundle::{MAX_BUNDLE_BYTES, MAX_BUNDLE_MESSAGES};
 use self::directory::Directory;
 pub use self::directory::FORMAT;
 use self::step::EmbeddedStep;
@@ -210,7 +212,8 @@ impl Store for EmbeddedStore {
         conversation: &ConversationId,
     ) -> Result<Option<StoredMessage>, StoreError> {
         let conversation = conversation.clone();
-        self.read(move |tables| tables.head(&conversation)).await
+        self.read(move |tables| tables.head_message(&conversation))
+            .await
     }
 
     async fn slots(&self, range: SlotRange) -> Result<Vec<StoredMessage>, StoreError> {

@@ -45,10 +45,14 @@ impl EmbeddedStep {
 
     /// Remembers the heads that were made durable.
     fn learn(&mut self, changes: Changes) {
-        if self.heads.len() + changes.heads.len() > MAX_KNOWN_HEADS {
+        if self.heads.len() + changes.runs.len() > MAX_KNOWN_HEADS {
             self.heads.clear();
         }
-        self.heads.extend(changes.heads);
+        for (conversation, run) in changes.runs {
+            if let Some(last) = run.last() {
+                self.heads.insert(conversation, last.envelope.seq);
+            }
+        }
     }
 
     /// Waits until the tables keep up. fjall would wait too, at higher numbers, but
@@ -94,8 +98,11 @@ impl Stored for EmbeddedStep {
         self.tables.reading()
     }
 
-    fn known_head(&self, conversation: &ConversationId) -> Option<Seq> {
-        self.heads.get(conversation).copied()
+    fn head(&self, conversation: &ConversationId) -> Result<Seq, StoreError> {
+        match self.heads.get(conversation) {
+            Some(head) => Ok(*head),
+            None => self.tables.head_seq(conversation),
+        }
     }
 }
 

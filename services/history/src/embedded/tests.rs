@@ -1,6 +1,8 @@
 //! What the embedded engine promises beyond the contract of all engines: about its
 //! directory, its disk, and the end of the process.
 
+mod runs;
+
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -120,7 +122,7 @@ async fn an_unknown_format_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     drop(open(&directory));
     let file = directory.path().join("format");
-    for text in ["2\n", "", "1.0\n", "\u{fffd}"] {
+    for text in ["1\n", "3\n", "", "2.0\n", "\u{fffd}"] {
         fs::write(&file, text).unwrap();
         let refused = try_open(directory.path()).err().unwrap();
         let found = text.trim_end();
@@ -135,7 +137,7 @@ async fn an_unknown_format_is_refused_and_left_alone() {
         try_open(directory.path()),
         Err(OpenError::UnknownFormat { .. })
     ));
-    fs::write(&file, "1\n").unwrap();
+    fs::write(&file, "2\n").unwrap();
     drop(open(&directory));
 }
 

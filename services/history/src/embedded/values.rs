@@ -1,12 +1,13 @@
-//! The values of the embedded engine: a version byte, then the content.
+//! The values of the embedded engine: a version byte, then the content. Those of
+//! messages stand in `bundle`.
 
 use duologue_proto::ids::{HistoryId, Seq, UnixMillis};
-use duologue_proto::message::{Cursor, Envelope};
+use duologue_proto::message::Cursor;
 
-use crate::store::{StoreError, StoredMessage};
+use crate::store::StoreError;
 
 /// The first byte of every value. Another one is refused, not guessed.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// The value of a row that is all key.
 pub(super) const ROW: [u8; 1] = [VERSION];
@@ -19,25 +20,6 @@ impl From<Unreadable> for StoreError {
     fn from(unreadable: Unreadable) -> Self {
         Self::Corrupt(unreadable.0.into())
     }
-}
-
-/// Version, sent by side 0, sent by side 1, envelope.
-pub(super) fn encode_message(message: &StoredMessage) -> Vec<u8> {
-    let wire = message.envelope.wire();
-    let mut value = Vec::with_capacity(17 + wire.len());
-    value.push(VERSION);
-    value.extend(message.sent[0].to_be_bytes());
-    value.extend(message.sent[1].to_be_bytes());
-    value.extend_from_slice(wire);
-    value
-}
-
-pub(super) fn decode_message(value: &[u8]) -> Result<StoredMessage, Unreadable> {
-    let unreadable = Unreadable("a message");
-    let content = content(value).ok_or(unreadable)?;
-    let (sent, wire) = two_numbers(content).ok_or(unreadable)?;
-    let envelope = Envelope::open(wire).map_err(|_| unreadable)?;
-    Ok(StoredMessage { envelope, sent })
 }
 
 /// Version, delivered, read.
@@ -97,30 +79,12 @@ fn two_numbers(bytes: &[u8]) -> Option<([u64; 2], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use duologue_proto::ids::{MessageId, UserId};
     use proptest::prelude::*;
 
     use super::*;
 
-    fn message() -> StoredMessage {
-        let user = |name| UserId::parse(name).unwrap();
-        let envelope = Envelope::seal(
-            Seq(3),
-            MessageId::parse("m").unwrap(),
-            user("alice"),
-            user("bob"),
-            UnixMillis(1_700_000_000_000),
-            b"\x0a\x02hi",
-        );
-        StoredMessage {
-            envelope,
-            sent: [2, 1],
-        }
-    }
-
     #[test]
     fn what_is_written_reads_back() {
-        assert_eq!(decode_message(&encode_message(&message())), Ok(message()));
         let cursor = Cursor {
             delivered: Seq(9),
             read: Seq(7),
@@ -134,9 +98,9 @@ mod tests {
 
     #[test]
     fn a_value_of_another_version_is_refused() {
-        let mut value = encode_message(&message());
+        let mut value = encode_cursor(Cursor::default());
         value[0] = 2;
-        assert_eq!(decode_message(&value), Err(Unreadable("a message")));
+        assert_eq!(decode_cursor(&value), Err(Unreadable("a cursor")));
     }
 
     proptest! {
@@ -145,7 +109,6 @@ mod tests {
             if versioned {
                 bytes.insert(0, VERSION);
             }
-            let _ = decode_message(&bytes);
             let _ = decode_cursor(&bytes);
             let _ = decode_reading(&bytes);
             let _ = decode_history_id(&bytes);
