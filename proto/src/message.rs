@@ -33,7 +33,7 @@ pub struct Parts {
     /// When it was accepted.
     pub accepted_at: UnixMillis,
     /// `duologue.chat.v1.Envelope`, encoded.
-    wire: Box<[u8]>,
+    wire: Vec<u8>,
     /// Where the body stands in it.
     body: Range<usize>,
 }
@@ -105,7 +105,7 @@ impl Envelope {
             sender,
             recipient,
             accepted_at,
-            wire: wire.into(),
+            wire,
             body,
         }))
     }

@@ -5,10 +5,11 @@
 //! encoding, since their responses have the same field numbers.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use duologue_proto::chat::v1::ConverseResponse;
-use duologue_proto::ids::{Seq, UnixMillis};
+use duologue_proto::ids::{Seq, UnixMillis, UserId};
 use duologue_proto::message::Envelope;
 use duologue_runtime::refusal::Refusal;
 use prost::Message;
@@ -16,8 +17,9 @@ use prost::encoding::{self, WireType, encode_key, encode_varint, encoded_len_var
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::down;
-use crate::frame::{Down, Ref};
+use super::{down, plain, up};
+use crate::core::Core;
+use crate::frame::{Down, Ref, Up};
 use crate::outbox::WRITE_BYTES;
 
 /// First size of a request's buffer. Every idle stream has one.
@@ -44,6 +46,46 @@ impl<T: Message + Default> Decoder for RequestDecoder<T> {
         message.map(Some).map_err(|_| {
             Refusal::field("request", "is not a protobuf message of this call's kind").into_status()
         })
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, WRITE_BYTES)
+    }
+}
+
+/// Reads the frames of a session, and checks them.
+pub(super) struct SessionDecoder {
+    core: Arc<Core>,
+    user: UserId,
+    /// To whom the last plain send was: mostly the next one is too.
+    peer: Option<UserId>,
+}
+
+impl SessionDecoder {
+    pub(super) fn new(core: Arc<Core>, user: UserId) -> Self {
+        Self {
+            core,
+            user,
+            peer: None,
+        }
+    }
+}
+
+impl Decoder for SessionDecoder {
+    type Item = (Ref, Up);
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<(Ref, Up)>, Status> {
+        let whole = bytes.chunk().len() == bytes.remaining();
+        let plain = whole.then(|| plain::read(bytes.chunk())).flatten();
+        let sent =
+            plain.and_then(|plain| up::plain(&self.core, &self.user, &mut self.peer, &plain));
+        if sent.is_some() {
+            bytes.advance(bytes.remaining());
+            return Ok(sent);
+        }
+        let request = RequestDecoder::default().decode(bytes)?;
+        Ok(request.map(|request| up::frame(&self.core, &self.user, request)))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -204,7 +246,7 @@ fn stored(
 mod tests {
     use bytes::Bytes;
     use duologue_proto::chat::v1::{SubscribeResponse, converse_response, subscribe_response};
-    use duologue_proto::ids::{MessageId, UserId};
+    use duologue_proto::ids::MessageId;
     use proptest::prelude::*;
 
     use super::*;

@@ -6,6 +6,7 @@
 
 mod codec;
 mod down;
+mod plain;
 mod streams;
 mod unary;
 mod up;

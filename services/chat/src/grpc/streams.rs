@@ -11,12 +11,12 @@ use duologue_proto::limits::MAX_REQUEST_BYTES;
 use duologue_runtime::refusal::Refusal;
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_TYPE;
-use prost::Message;
 use tonic::body::Body;
+use tonic::codec::Decoder;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataValue};
 use tonic::{Code, Extensions, Status, Streaming};
 
-use super::codec::{self, RequestDecoder};
+use super::codec::{self, RequestDecoder, SessionDecoder};
 use super::{address, caller, too_large, up};
 use crate::connection::{Gone, UpStream};
 use crate::core::Core;
@@ -35,14 +35,10 @@ pub(super) fn converse(
     core: &Arc<Core>,
     request: http::Request<Body>,
 ) -> Result<OutboxBody, Status> {
-    let (extensions, frames) = messages::<wire::ConverseRequest>(request)?;
-    let caller = caller(&extensions)?;
-    let user = caller.user.clone();
-    let frames_core = Arc::clone(core);
-    let up = frames.map(move |frame| match frame {
-        Ok(frame) => Ok(up::frame(&frames_core, &user, frame)),
-        Err(status) => broken(&status),
-    });
+    let caller = caller(request.extensions())?;
+    let decoder = SessionDecoder::new(Arc::clone(core), caller.user.clone());
+    let (extensions, frames) = messages(request, decoder)?;
+    let up = frames.map(|frame| frame.or_else(|status| broken(&status)));
     let address = address(&extensions);
     Ok(door::open(
         core,
@@ -58,7 +54,8 @@ pub(super) async fn subscribe(
     core: &Arc<Core>,
     request: http::Request<Body>,
 ) -> Result<OutboxBody, Status> {
-    let (extensions, mut messages) = messages::<wire::SubscribeRequest>(request)?;
+    let decoder = RequestDecoder::<wire::SubscribeRequest>::default();
+    let (extensions, mut messages) = messages(request, decoder)?;
     let request = messages.message().await?;
     let request = request.ok_or_else(|| Status::internal("the request has no message"))?;
     // The request ends with them.
@@ -85,9 +82,13 @@ pub(super) fn answer(opened: Result<OutboxBody, Status>) -> http::Response<Body>
 }
 
 /// The messages of a request, and what the server stack knows of it.
-fn messages<T: Message + Default + 'static>(
+fn messages<D>(
     request: http::Request<Body>,
-) -> Result<(Extensions, Streaming<T>), Status> {
+    decoder: D,
+) -> Result<(Extensions, Streaming<D::Item>), Status>
+where
+    D: Decoder<Error = Status> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     if parts
         .headers
@@ -99,7 +100,6 @@ fn messages<T: Message + Default + 'static>(
         status.metadata_mut().insert(ACCEPT_ENCODING, identity);
         return Err(status);
     }
-    let decoder = RequestDecoder::default();
     let messages = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST_BYTES));
     Ok((parts.extensions, messages))
 }

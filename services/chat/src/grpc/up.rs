@@ -13,6 +13,7 @@ use duologue_runtime::refusal::{Reason, Refusal};
 use prost::Message as _;
 use tokio::time::Instant;
 
+use super::plain::Plain;
 use crate::core::Core;
 use crate::frame::{
     Advance, CursorRejectedReason, CursorRejection, Hello, Ref, RejectedReason, Rejection, Send, Up,
@@ -89,6 +90,32 @@ fn send_message(core: &Core, user: &UserId, send: wire::SendMessage) -> Up {
             Up::InvalidSend(invalid.reject(echo(id), echo(send.peer)))
         }
     }
+}
+
+/// A send that is written plainly; none if any field breaks its rule, which
+/// [`frame`] has the words for. `last` is the peer of the last one.
+pub(super) fn plain(
+    core: &Core,
+    user: &UserId,
+    last: &mut Option<UserId>,
+    plain: &Plain<'_>,
+) -> Option<(Ref, Up)> {
+    if plain.text_bytes == 0 || plain.text_bytes > core.config.max_text_bytes {
+        return None;
+    }
+    let message_id = MessageId::parse(plain.message_id).ok()?;
+    if last.as_ref().is_none_or(|last| last.as_str() != plain.peer) {
+        *last = Some(UserId::parse(plain.peer).ok()?);
+    }
+    let send = Send {
+        peer: last.clone()?,
+        message_id,
+        after_seq: plain.after_seq.map(Seq),
+        body: Bytes::copy_from_slice(plain.body),
+        over_rate: core.sends.take(user, Instant::now()).err(),
+        too_long: None,
+    };
+    Some((plain.reference, Up::Send(send)))
 }
 
 fn abandon(abandon: &wire::Abandon) -> Up {
