@@ -13,6 +13,7 @@ use std::time::Duration;
 use duologue_proto::history::Appended;
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::presence::{Registered, Route};
+use duologue_runtime::faults::{self, Point};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -144,6 +145,9 @@ impl Connection {
         let mut inputs = Vec::new();
         while !self.session.has_ended() {
             self.wait(&mut inputs).await;
+            if inputs.iter().any(is_announced) {
+                faults::point(Point::Answered);
+            }
             let now = self.now();
             for effect in self.session.handle(inputs.drain(..), now) {
                 self.perform(effect);
@@ -354,6 +358,10 @@ fn first_place(answers: &[Appended]) -> Seq {
         Appended::MessageIdReused | Appended::Unsettled(_) => None,
     });
     places.min().unwrap_or_default()
+}
+
+fn is_announced(input: &Input) -> bool {
+    matches!(input, Input::Announced(_))
 }
 
 fn is_from_device(input: &Input) -> bool {

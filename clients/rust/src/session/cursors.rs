@@ -66,10 +66,9 @@ impl Session {
         let (Ok(peer), Some(cursor)) = (UserId::parse(&stored.peer), &stored.cursor) else {
             return;
         };
-        if let Some(conversation) = self.conversations.get_mut(&peer) {
-            conversation.confirmed = conversation.confirmed.max(Cursor::from_wire(cursor));
-            self.save_soon(at.now);
-        }
+        // It may be further on than what was asked for: another device has moved it.
+        self.on_own_receipt(peer, Cursor::from_wire(cursor));
+        self.save_soon(at.now);
     }
 
     pub(super) fn on_cursor_rejected(&mut self, rejected: &wire::CursorRejected, at: At) {

@@ -25,6 +25,7 @@ use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
+use duologue_runtime::faults::{self, Point};
 use tokio::sync::Semaphore;
 
 use self::directory::Directory;
@@ -128,6 +129,7 @@ impl EmbeddedStore {
             directory: directory.into(),
             source,
         })?;
+        faults::point(Point::Opening);
         let tables = Arc::new(tables);
         let step = wrap(EmbeddedStep::new(Arc::clone(&tables), clock));
         let committer = Committer::on_thread(step).map_err(|source| OpenError::Io {

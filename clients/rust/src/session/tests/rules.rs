@@ -325,6 +325,25 @@ fn what_was_shown_of_a_cursor_is_never_lowered_even_by_a_restart() {
 }
 
 #[test]
+fn an_own_cursor_that_another_device_moved_is_told_also_by_an_answer() {
+    let mut session = open(saved());
+    session.mark_read(&user("bob"), Seq(3), NOW);
+    frames(&mut session);
+    let stored = down(Down::CursorStored(wire::CursorStored {
+        peer: "bob".into(),
+        cursor: Some(wire::Cursor {
+            delivered: 7,
+            read: 3,
+        }),
+    }));
+    session.frame(stored, at(NOW));
+    session.frame(receipt("alice", 7, 3), at(NOW));
+    let told = events(&mut session);
+    let own = |event: &Event| matches!(event, Event::OwnCursor { cursor, .. } if cursor.delivered == Seq(7));
+    assert_eq!(told.iter().filter(|event| own(event)).count(), 1, "{told:?}");
+}
+
+#[test]
 fn a_cursor_that_cannot_be_stored_now_is_asked_for_again() {
     let mut session = open(saved());
     session.mark_read(&user("bob"), Seq(3), NOW);
