@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Door, Event, Refused, Send, SessionNumber, Stored};
+use crate::event::{Door, Event, MessageId, Refused, Send, SessionNumber, Stored, User};
 use crate::record::Record;
 
 /// What one fault met.
@@ -16,8 +16,8 @@ use crate::record::Record;
 pub struct Struck {
     /// What was done.
     pub what: String,
-    /// Messages that it met: without an answer, and on their way.
-    pub unanswered: usize,
+    /// Messages that it met, without an answer and on their way: sender and id.
+    pub unanswered: BTreeSet<(User, MessageId)>,
     /// Those of them that were answered as duplicates later: they had been stored,
     /// and the fault took the answer.
     pub duplicates: usize,
@@ -31,10 +31,14 @@ pub fn struck(record: &Record) -> Vec<Struck> {
     }
     let met = replay.kills.into_iter().map(|kill| Struck {
         what: kill.what.to_owned(),
-        unanswered: kill.met.len(),
+        unanswered: kill.met.into_keys().map(owned).collect(),
         duplicates: kill.duplicates,
     });
     met.collect()
+}
+
+fn owned((user, id): Key<'_>) -> (User, MessageId) {
+    (user.to_owned(), id.to_owned())
 }
 
 /// A message by its sender and its id.
@@ -208,9 +212,10 @@ impl<'a> Replay<'a> {
     }
 
     fn kill(&mut self, what: &'a str) {
-        let met = self.open.iter().filter(|(_, tries)| {
-            self.down || (!tries.over && self.is_on_its_way(tries))
-        });
+        let met = self
+            .open
+            .iter()
+            .filter(|(_, tries)| self.down || (!tries.over && self.is_on_its_way(tries)));
         let met = met.map(|(key, tries)| (*key, tries.numbers.clone()));
         let kill = Kill {
             what,
@@ -221,7 +226,9 @@ impl<'a> Replay<'a> {
         self.kills.push(kill);
         self.down = true;
         // No connection outlives it.
-        self.sessions.values_mut().for_each(|link| link.open = false);
+        self.sessions
+            .values_mut()
+            .for_each(|link| link.open = false);
         self.open.values_mut().for_each(|tries| tries.over = true);
     }
 
@@ -299,7 +306,7 @@ mod tests {
 
     fn met(events: impl IntoIterator<Item = Event>) -> Vec<(usize, usize)> {
         let struck = struck(&Record::of(events));
-        let met = struck.iter().map(|s| (s.unanswered, s.duplicates));
+        let met = struck.iter().map(|s| (s.unanswered.len(), s.duplicates));
         met.collect()
     }
 

@@ -128,7 +128,8 @@ pub struct Stored {
     pub peer: UserId,
     /// Its place in the conversation.
     pub seq: Seq,
-    /// An earlier try had stored it.
+    /// An earlier try had stored it; or may have, where the message was shown to this
+    /// device before its last try was answered.
     pub duplicate: bool,
     /// When the server accepted it.
     pub accepted_at: UnixMillis,

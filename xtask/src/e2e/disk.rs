@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::Setup;
-use super::load::{Load, Serving, drive, note};
+use super::load::{Load, Serving, drive, met, note};
 use super::server::{Server, token};
 use super::tracer::Tracer;
 
@@ -41,7 +41,9 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) async fn run(setup: &Setup) -> Result<String> {
     let failing = failing_sync(setup).await.context("a failing fsync")?;
     let full = full_disk(setup).await.context("a full disk")?;
-    Ok(format!("failing fdatasync (strace): {failing}; full tmpfs: {full}"))
+    Ok(format!(
+        "failing fdatasync (strace): {failing}; full tmpfs: {full}"
+    ))
 }
 
 async fn failing_sync(setup: &Setup) -> Result<String> {
@@ -65,11 +67,12 @@ async fn failing_sync(setup: &Setup) -> Result<String> {
         Ok((seen, server))
     };
     let place = (address, folder.path());
-    let ((seen, server), met) = drive(&loads, place, breaks, &setup.records).await?;
+    let ((seen, server), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
-    let met: usize = met.iter().map(|struck| struck.unanswered).sum();
-    ensure!(met > 0, "it met no send without an answer");
-    Ok(format!("{seen}; it met {met} sends without an answer"))
+    let (unanswered, duplicates) = met(&records)?;
+    Ok(format!(
+        "{seen}; it met {unanswered} sends without an answer, {duplicates} retries were duplicates"
+    ))
 }
 
 async fn full_disk(setup: &Setup) -> Result<String> {
@@ -98,12 +101,13 @@ async fn full_disk(setup: &Setup) -> Result<String> {
         Ok((seen, server, filled))
     };
     let place = (address, folder.path());
-    let ((seen, server, filled), met) = drive(&loads, place, breaks, &setup.records).await?;
+    let ((seen, server, filled), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
-    let met: usize = met.iter().map(|struck| struck.unanswered).sum();
-    ensure!(met > 0, "it met no send without an answer");
+    let (unanswered, duplicates) = met(&records)?;
     let filled = filled.as_millis();
-    Ok(format!("full after {filled} ms; {seen}; it met {met} sends without an answer"))
+    Ok(format!(
+        "full after {filled} ms; {seen}; it met {unanswered} sends without an answer, {duplicates} retries were duplicates"
+    ))
 }
 
 /// Both kinds of clients at once.
@@ -132,16 +136,14 @@ async fn until_full(loads: &[Load], server: &Server) -> Result<Vec<u64>> {
         ready = places;
         sleep(POLL).await;
     }
-    bail!("the disk is not full after {} s of load", NOTICE_LIMIT.as_secs())
+    bail!(
+        "the disk is not full after {} s of load",
+        NOTICE_LIMIT.as_secs()
+    )
 }
 
 /// The disk fails: the server says so, nothing is acknowledged, reads go on.
-async fn broken(
-    setup: &Setup,
-    loads: &[Load],
-    server: &Server,
-    probe: &Probe,
-) -> Result<String> {
+async fn broken(setup: &Setup, loads: &[Load], server: &Server, probe: &Probe) -> Result<String> {
     let limit = Instant::now() + NOTICE_LIMIT;
     while server.is_ready().await? {
         ensure!(Instant::now() < limit, "the server says that it is ready");
@@ -222,7 +224,10 @@ async fn end(mut server: Server) -> Result<()> {
 
 async fn healed(server: &Server, probe: &Probe) -> Result<()> {
     ensure!(server.is_ready().await?, "the server is not ready again");
-    probe.send().await.context("a send is refused after the restart")?;
+    probe
+        .send()
+        .await
+        .context("a send is refused after the restart")?;
     Ok(())
 }
 
@@ -277,7 +282,11 @@ impl Probe {
             ..ListMessagesRequest::default()
         })?;
         let page = self.chat.clone().list_messages(request).await?.into_inner();
-        ensure!(page.messages.len() == 1, "{} messages are read", page.messages.len());
+        ensure!(
+            page.messages.len() == 1,
+            "{} messages are read",
+            page.messages.len()
+        );
         Ok(())
     }
 
@@ -305,14 +314,14 @@ struct SmallDisk {
 impl SmallDisk {
     async fn mount(folder: &Path) -> Result<Self> {
         let folder = folder.to_string_lossy().into_owned();
-        let size = format!("size={SMALL_BYTES},mode=777");
-        as_root(&["mount", "-t", "tmpfs", "-o", &size, "duologue-e2e", &folder]).await?;
+        let options = format!("size={SMALL_BYTES},mode=777");
+        as_root(&["mount", "-t", "tmpfs", "-o", &options, "tmpfs", &folder]).await?;
         Ok(Self { folder })
     }
 
     async fn resize(&self, bytes: u64) -> Result<()> {
-        let size = format!("remount,size={bytes}");
-        as_root(&["mount", "-o", &size, &self.folder]).await
+        let options = format!("remount,size={bytes}");
+        as_root(&["mount", "-o", &options, &self.folder]).await
     }
 }
 
@@ -320,12 +329,14 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Even while a process ends that has it open.
         let unmount = ["umount", "--lazy", &self.folder];
-        let status = std::process::Command::new("sudo")
-            .arg("-n")
-            .args(unmount)
-            .status();
-        if !status.is_ok_and(|status| status.success()) {
-            let _ = std::process::Command::new(unmount[0]).args(&unmount[1..]).status();
+        let done = root_commands(&unmount).any(|command| {
+            let output = std::process::Command::new(command[0])
+                .args(&command[1..])
+                .output();
+            output.is_ok_and(|output| output.status.success())
+        });
+        if !done {
+            crate::say(&format!("{} is still mounted", self.folder));
         }
     }
 }
@@ -333,8 +344,7 @@ impl Drop for SmallDisk {
 /// Runs a command that only root may run.
 async fn as_root(command: &[&str]) -> Result<()> {
     let mut last = String::new();
-    for prefix in [&[][..], &["sudo", "-n"]] {
-        let whole = [prefix, command].concat();
+    for whole in root_commands(command) {
         let output = Command::new(whole[0])
             .args(&whole[1..])
             .stdin(Stdio::null())
@@ -347,4 +357,11 @@ async fn as_root(command: &[&str]) -> Result<()> {
         }
     }
     bail!("{command:?} needs root, or sudo without a password: {last}")
+}
+
+/// The ways to run it: as it is, and by sudo.
+fn root_commands<'a>(command: &'a [&'a str]) -> impl Iterator<Item = Vec<&'a str>> {
+    [&[][..], &["sudo", "-n"]]
+        .into_iter()
+        .map(move |prefix| [prefix, command].concat())
 }

@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use conformance::driver::Kind as Clients;
-use conformance::event::Event;
-use conformance::faults::Struck;
+use conformance::event::{Event, MessageId, User};
+use conformance::faults::struck;
+use conformance::record::Record;
+use duologue_client::{Environment as _, SystemEnvironment, UnixMillis};
 use tokio::time::{Instant, sleep};
 
 use super::Setup;
@@ -103,23 +105,26 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
         };
         let seed = setup.seed.wrapping_add(u64::try_from(number)?);
         let load = Load::new(kind, seed, WILD);
-        let struck = run_one(setup, &load)
+        let tally = run_one(setup, &load)
             .await
             .with_context(|| format!("kills of {} with seed {seed} failed", load.name()))?;
-        let mut tally = Tally::default();
-        tally.add(&struck);
         crate::say(&format!("  {} with seed {seed}: {tally}", load.name()));
-        all.add(&struck);
+        all.add(tally);
         seeds.push(seed);
     }
     let counted = all.counted();
-    ensure!(counted >= kills, "only {counted} of {kills} kills have met anything: {all}");
+    ensure!(
+        counted >= kills,
+        "only {counted} of {kills} kills have met anything: {all}"
+    );
     all.ensure_no_zero()?;
-    Ok(format!("{counted} kills that counted, every promise kept; seeds {seeds:?}; {all}"))
+    Ok(format!(
+        "{counted} kills that counted, every promise kept; seeds {seeds:?}; {all}"
+    ))
 }
 
 /// One record, on a history of its own.
-async fn run_one(setup: &Setup, load: &Load) -> Result<Vec<Struck>> {
+async fn run_one(setup: &Setup, load: &Load) -> Result<Tally> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let mut run = Run {
         setup,
@@ -127,6 +132,7 @@ async fn run_one(setup: &Setup, load: &Load) -> Result<Vec<Struck>> {
         serving: Serving::new(folder.path()),
         dice: Dice::new(load.seed),
         ends: Instant::now(),
+        deaths: Vec::new(),
     };
     let mut moments: Vec<Moment> = (0..KILLS_PER_RUN)
         .map(|number| Moment::ALL[number % Moment::ALL.len()])
@@ -137,15 +143,22 @@ async fn run_one(setup: &Setup, load: &Load) -> Result<Vec<Struck>> {
     moments.swap(0, first.unwrap_or(0));
 
     let place = run.dice.between(1, OPENING.1);
-    run.killed_opening(place).await.context("while the store was made")?;
+    run.killed_opening(place)
+        .await
+        .context("while the store was made")?;
     let server = run.start(moments.first().copied()).await?;
     run.ends = Instant::now() + WILD - MARGIN;
     let address = server.grpc();
     let breaks = run.kill_all(server, &moments);
     let loads = std::slice::from_ref(load);
-    let (server, struck) = drive(loads, (address, folder.path()), breaks, &setup.records).await?;
+    let place = (address, folder.path());
+    let ((server, deaths), records) = drive(loads, place, breaks, &setup.records).await?;
     drop(server);
-    Ok(struck)
+    let mut tally = Tally::default();
+    for record in &records {
+        tally.take(record, &deaths)?;
+    }
+    Ok(tally)
 }
 
 struct Run<'a> {
@@ -155,20 +168,28 @@ struct Run<'a> {
     dice: Dice,
     /// No kill is begun later.
     ends: Instant,
+    /// When each server had ended that the record says was killed.
+    deaths: Vec<UnixMillis>,
 }
 
 impl Run<'_> {
     /// Kills at every moment, as far as there is time; returns a server that lives.
-    async fn kill_all(mut self, mut server: Server, moments: &[Moment]) -> Result<Server> {
+    async fn kill_all(
+        mut self,
+        mut server: Server,
+        moments: &[Moment],
+    ) -> Result<(Server, Vec<UnixMillis>)> {
         let mut moments = moments.iter().copied();
         let mut next = moments.next();
         while let Some(moment) = next {
             self.kill(&mut server, moment).await?;
+            self.deaths.push(SystemEnvironment.now());
             next = moments.next();
             while next == Some(Moment::Opening) {
                 let place = self.dice.between(1, OPENING.0);
                 self.killed_opening(place).await?;
                 self.note(Moment::Opening);
+                self.deaths.push(SystemEnvironment.now());
                 next = moments.next();
             }
             if Instant::now() >= self.ends {
@@ -177,7 +198,7 @@ impl Run<'_> {
             server = self.start(next).await?;
             self.load.recorder.note(Event::Heal);
         }
-        Ok(server)
+        Ok((server, self.deaths))
     }
 
     /// Starts a server that will be killed then.
@@ -270,17 +291,39 @@ struct Met {
     /// Kills that met anything.
     counted: usize,
     unanswered: usize,
+    /// What had been stored nevertheless, by the server's own time.
+    stored: usize,
+    /// What was answered as a duplicate later. A client that is shown its message
+    /// before it is answered cannot tell.
     duplicates: usize,
 }
 
 impl Tally {
-    fn add(&mut self, struck: &[Struck]) {
-        for struck in struck {
+    /// Takes what each kill of a record met, after which the server had ended then.
+    fn take(&mut self, record: &Record, deaths: &[UnixMillis]) -> Result<()> {
+        let struck = struck(record);
+        ensure!(struck.len() == deaths.len(), "kills without a time");
+        let stored = accepted(record);
+        for (struck, death) in struck.iter().zip(deaths) {
+            let by_then = |message: &&(User, MessageId)| {
+                let accepted = stored.get(&(message.0.as_str(), message.1.as_str()));
+                accepted.is_some_and(|accepted| *accepted <= death.0)
+            };
             let met = self.0.entry(struck.what.clone()).or_default();
-            met.kills += 1;
-            met.counted += usize::from(struck.unanswered > 0);
-            met.unanswered += struck.unanswered;
-            met.duplicates += struck.duplicates;
+            met.add(&Met {
+                kills: 1,
+                counted: usize::from(!struck.unanswered.is_empty()),
+                unanswered: struck.unanswered.len(),
+                stored: struck.unanswered.iter().filter(by_then).count(),
+                duplicates: struck.duplicates,
+            });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, other: Self) {
+        for (what, met) in other.0 {
+            self.0.entry(what).or_default().add(&met);
         }
     }
 
@@ -299,6 +342,37 @@ impl Tally {
     }
 }
 
+impl Met {
+    fn add(&mut self, other: &Self) {
+        self.kills += other.kills;
+        self.counted += other.counted;
+        self.unanswered += other.unanswered;
+        self.stored += other.stored;
+        self.duplicates += other.duplicates;
+    }
+}
+
+/// When each message of the final histories was accepted.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "other events are no histories"
+)]
+fn accepted(record: &Record) -> BTreeMap<(&str, &str), u64> {
+    let histories = record
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.event {
+            Event::History { messages, .. } => Some(messages),
+            _ => None,
+        });
+    let mut accepted = BTreeMap::new();
+    for message in histories.flatten() {
+        let key = (message.sender.as_str(), message.message_id.as_str());
+        accepted.insert(key, message.accepted_at);
+    }
+    accepted
+}
+
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = String::new();
@@ -306,8 +380,9 @@ impl std::fmt::Display for Tally {
             let between = if text.is_empty() { "" } else { "; " };
             write!(
                 text,
-                "{between}{} {what}: {} met {} sends without an answer, {} retries were duplicates",
-                met.kills, met.counted, met.unanswered, met.duplicates
+                "{between}{} {what}: {} met {} sends without an answer, of which {} were stored; \
+                 {} retries were duplicates",
+                met.kills, met.counted, met.unanswered, met.stored, met.duplicates
             )?;
         }
         f.write_str(&text)
@@ -318,32 +393,39 @@ impl std::fmt::Display for Tally {
 mod tests {
     use super::*;
 
-    fn struck(moment: Moment, unanswered: usize, duplicates: usize) -> Struck {
-        Struck {
-            what: moment.name().into(),
-            unanswered,
+    fn met(counted: usize, duplicates: usize) -> Met {
+        Met {
+            kills: 1,
+            counted,
+            unanswered: counted,
+            stored: counted,
             duplicates,
         }
     }
 
+    fn tally(moment: Moment, met: Met) -> Tally {
+        Tally(BTreeMap::from([(moment.name().to_owned(), met)]))
+    }
+
     #[test]
     fn a_kind_that_met_nothing_voids_all() {
-        let mut tally = Tally::default();
+        let mut all = Tally::default();
         for moment in Moment::ALL {
-            assert!(tally.ensure_no_zero().is_err());
-            tally.add(&[struck(moment, 0, 0), struck(moment, 2, 1)]);
+            assert!(all.ensure_no_zero().is_err());
+            all.add(tally(moment, met(0, 0)));
+            all.add(tally(moment, met(1, 1)));
         }
-        tally.ensure_no_zero().unwrap();
-        assert_eq!(tally.counted(), Moment::ALL.len());
+        all.ensure_no_zero().unwrap();
+        assert_eq!(all.counted(), Moment::ALL.len());
     }
 
     #[test]
     fn a_kind_without_a_duplicate_voids_all() {
-        let mut tally = Tally::default();
+        let mut all = Tally::default();
         for moment in Moment::ALL {
             let duplicates = usize::from(moment != Moment::Answered);
-            tally.add(&[struck(moment, 2, duplicates)]);
+            all.add(tally(moment, met(1, duplicates)));
         }
-        assert!(tally.ensure_no_zero().is_err());
+        assert!(all.ensure_no_zero().is_err());
     }
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use conformance::check::{Violation, check};
 use conformance::driver::{self, Kind};
 use conformance::event::Event;
-use conformance::faults::{Struck, struck};
+use conformance::faults::struck;
 use conformance::record::{Record, Recorder};
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
@@ -80,14 +80,13 @@ impl Load {
 }
 
 /// Drives a server until the end, while `breaks` does to it whatever it does; then
-/// checks the records. Those of a run that fails are saved. Returns what each fault
-/// met, as all records have it.
+/// checks the records, and returns them. Those of a run that fails are saved.
 pub(super) async fn drive<T>(
     loads: &[Load],
     (address, folder): (SocketAddr, &Path),
     breaks: impl Future<Output = Result<T>>,
     records: &Path,
-) -> Result<(T, Vec<Struck>)> {
+) -> Result<(T, Vec<Record>)> {
     let drivers = loads.iter().map(|load| {
         let options = load.options(address, folder);
         driver::run_with(options, load.recorder.clone())
@@ -106,19 +105,24 @@ pub(super) async fn drive<T>(
     let (broken, outcomes) = match driven.await {
         Ok(driven) => driven,
         Err(error) => {
-            let saved = loads.iter().map(|load| save(&load.recorder.record(), load, records));
+            let saved = loads
+                .iter()
+                .map(|load| save(&load.recorder.record(), load, records));
             return Err(error.context(saved.collect::<Vec<_>>().join("; ")));
         }
     };
-    let mut met = Vec::new();
-    for (load, outcome) in loads.iter().zip(outcomes) {
+    for (load, outcome) in loads.iter().zip(&outcomes) {
         let violations = check(&outcome.record);
         if !violations.is_empty() {
-            bail!("{}; {}", told(&violations), save(&outcome.record, load, records));
+            bail!(
+                "{}; {}",
+                told(&violations),
+                save(&outcome.record, load, records)
+            );
         }
-        met.extend(struck(&outcome.record));
     }
-    Ok((broken, met))
+    let records = outcomes.into_iter().map(|outcome| outcome.record);
+    Ok((broken, records.collect()))
 }
 
 /// Saves a record and says where.
@@ -136,7 +140,11 @@ fn told(violations: &[Violation]) -> String {
     for violation in violations {
         *counts.entry(violation.rule).or_default() += 1;
     }
-    let first: Vec<String> = violations.iter().take(TOLD).map(ToString::to_string).collect();
+    let first: Vec<String> = violations
+        .iter()
+        .take(TOLD)
+        .map(ToString::to_string)
+        .collect();
     format!("broken: {counts:?}\n{}\n", first.join("\n"))
 }
 
@@ -193,4 +201,14 @@ pub(super) fn note(loads: &[Load], event: &Event) {
     for load in loads {
         load.recorder.note(event.clone());
     }
+}
+
+/// What all faults met: messages without an answer, and how many of them were
+/// answered as duplicates later.
+pub(super) fn met(records: &[Record]) -> Result<(usize, usize)> {
+    let struck: Vec<_> = records.iter().flat_map(struck).collect();
+    let unanswered = struck.iter().map(|struck| struck.unanswered.len()).sum();
+    ensure!(unanswered > 0, "it met no send without an answer");
+    let duplicates = struck.iter().map(|struck| struck.duplicates).sum();
+    Ok((unanswered, duplicates))
 }

@@ -113,7 +113,10 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
     let (name, limited) = match part {
         Part::Readme => ("readme", limited(PART_LIMIT, readme::run(setup)).await),
         Part::Drain => ("drain", limited(PART_LIMIT, drain::run(setup)).await),
-        Part::Kills => ("kills", limited(kills_limit(setup), kills::run(setup)).await),
+        Part::Kills => (
+            "kills",
+            limited(kills_limit(setup), kills::run(setup)).await,
+        ),
         Part::Pause => ("pause", limited(PART_LIMIT, pause::run(setup)).await),
         Part::Disk => ("disk", limited(PART_LIMIT, disk::run(setup)).await),
     };
@@ -122,10 +125,7 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
     Ok(())
 }
 
-async fn limited(
-    limit: Duration,
-    part: impl Future<Output = Result<String>>,
-) -> Result<String> {
+async fn limited(limit: Duration, part: impl Future<Output = Result<String>>) -> Result<String> {
     let Ok(result) = tokio::time::timeout(limit, part).await else {
         bail!("it takes longer than {} s", limit.as_secs());
     };
