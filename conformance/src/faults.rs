@@ -179,14 +179,12 @@ impl<'a> Replay<'a> {
         let Some(met) = self.kills.last().and_then(|kill| kill.met.get(&key)) else {
             return false;
         };
-        match stored.try_number {
-            Some(number) => met.contains(&number),
-            // The client's connection is the one that the kill has met.
-            None => {
-                let session = stored.session.and_then(|by| self.sessions.get(&by));
-                session.is_some_and(|link| !link.open)
-            }
+        if let Some(number) = stored.try_number {
+            return met.contains(&number);
         }
+        // The client's connection is the one that the kill has met.
+        let session = stored.session.and_then(|by| self.sessions.get(&by));
+        session.is_some_and(|link| !link.open)
     }
 
     /// The message was stored by a server that was killed: by the last one that was

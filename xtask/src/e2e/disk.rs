@@ -27,12 +27,14 @@ use super::tracer::Tracer;
 const WILD: Duration = Duration::from_secs(14);
 /// How long the server may take to notice a disk that fails.
 const NOTICE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the load may take to fill a small disk.
+const FILL_LIMIT: Duration = Duration::from_secs(20);
 /// How long it is left so, under load.
 const BROKEN: Duration = Duration::from_secs(3);
 /// Events before the disk fails.
 const FLOW: u64 = 600;
 /// Full within seconds, and large enough to open a history in.
-const SMALL_BYTES: u64 = 3 * 1024 * 1024;
+const SMALL_BYTES: u64 = 2 * 1024 * 1024;
 const LARGE_BYTES: u64 = 256 * 1024 * 1024;
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -126,7 +128,7 @@ fn kill(what: &str) -> Event {
 /// which it was.
 async fn until_full(loads: &[Load], server: &Server) -> Result<Vec<u64>> {
     let reserve = || loads.iter().map(|load| load.recorder.reserve()).collect();
-    let limit = Instant::now() + NOTICE_LIMIT;
+    let limit = Instant::now() + FILL_LIMIT;
     let mut ready: Vec<u64> = reserve();
     while Instant::now() < limit {
         let places = reserve();
@@ -138,7 +140,7 @@ async fn until_full(loads: &[Load], server: &Server) -> Result<Vec<u64>> {
     }
     bail!(
         "the disk is not full after {} s of load",
-        NOTICE_LIMIT.as_secs()
+        FILL_LIMIT.as_secs()
     )
 }
 

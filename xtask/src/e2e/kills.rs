@@ -8,16 +8,12 @@
 //! of kills that count, and every kind must have met and must have taken an answer:
 //! of what it met, something is answered as a duplicate later.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use conformance::driver::Kind as Clients;
-use conformance::event::{Event, MessageId, User};
-use conformance::faults::struck;
-use conformance::record::Record;
+use conformance::event::Event;
 use duologue_client::{Environment as _, SystemEnvironment, UnixMillis};
 use tokio::time::{Instant, sleep};
 
@@ -25,6 +21,7 @@ use super::Setup;
 use super::dice::Dice;
 use super::load::{Load, Serving, drive};
 use super::server::{Server, is_alive};
+use super::tally::Tally;
 use super::tracer::Tracer;
 
 /// Kills of one record.
@@ -117,7 +114,7 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
         counted >= kills,
         "only {counted} of {kills} kills have met anything: {all}"
     );
-    all.ensure_no_zero()?;
+    all.ensure_no_zero(Moment::ALL.map(Moment::name))?;
     Ok(format!(
         "{counted} kills that counted, every promise kept; seeds {seeds:?}; {all}"
     ))
@@ -279,153 +276,4 @@ async fn was_killed(server: &mut Server) -> Result<()> {
         "the server was to be killed and ended with {status}"
     );
     Ok(())
-}
-
-/// What kills met, by kind.
-#[derive(Default)]
-struct Tally(BTreeMap<String, Met>);
-
-#[derive(Default)]
-struct Met {
-    kills: usize,
-    /// Kills that met anything.
-    counted: usize,
-    unanswered: usize,
-    /// What had been stored nevertheless, by the server's own time.
-    stored: usize,
-    /// What was answered as a duplicate later. A client that is shown its message
-    /// before it is answered cannot tell.
-    duplicates: usize,
-}
-
-impl Tally {
-    /// Takes what each kill of a record met, after which the server had ended then.
-    fn take(&mut self, record: &Record, deaths: &[UnixMillis]) -> Result<()> {
-        let struck = struck(record);
-        ensure!(struck.len() == deaths.len(), "kills without a time");
-        let stored = accepted(record);
-        for (struck, death) in struck.iter().zip(deaths) {
-            let by_then = |message: &&(User, MessageId)| {
-                let accepted = stored.get(&(message.0.as_str(), message.1.as_str()));
-                accepted.is_some_and(|accepted| *accepted <= death.0)
-            };
-            let met = self.0.entry(struck.what.clone()).or_default();
-            met.add(&Met {
-                kills: 1,
-                counted: usize::from(!struck.unanswered.is_empty()),
-                unanswered: struck.unanswered.len(),
-                stored: struck.unanswered.iter().filter(by_then).count(),
-                duplicates: struck.duplicates,
-            });
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, other: Self) {
-        for (what, met) in other.0 {
-            self.0.entry(what).or_default().add(&met);
-        }
-    }
-
-    fn counted(&self) -> usize {
-        self.0.values().map(|met| met.counted).sum()
-    }
-
-    fn ensure_no_zero(&self) -> Result<()> {
-        for moment in Moment::ALL {
-            let met = self.0.get(moment.name());
-            if met.is_none_or(|met| met.counted == 0 || met.duplicates == 0) {
-                bail!("kills {} show nothing: {self}", moment.name());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Met {
-    fn add(&mut self, other: &Self) {
-        self.kills += other.kills;
-        self.counted += other.counted;
-        self.unanswered += other.unanswered;
-        self.stored += other.stored;
-        self.duplicates += other.duplicates;
-    }
-}
-
-/// When each message of the final histories was accepted.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "other events are no histories"
-)]
-fn accepted(record: &Record) -> BTreeMap<(&str, &str), u64> {
-    let histories = record
-        .entries
-        .iter()
-        .filter_map(|entry| match &entry.event {
-            Event::History { messages, .. } => Some(messages),
-            _ => None,
-        });
-    let mut accepted = BTreeMap::new();
-    for message in histories.flatten() {
-        let key = (message.sender.as_str(), message.message_id.as_str());
-        accepted.insert(key, message.accepted_at);
-    }
-    accepted
-}
-
-impl std::fmt::Display for Tally {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = String::new();
-        for (what, met) in &self.0 {
-            let between = if text.is_empty() { "" } else { "; " };
-            write!(
-                text,
-                "{between}{} {what}: {} met {} sends without an answer, of which {} were stored; \
-                 {} retries were duplicates",
-                met.kills, met.counted, met.unanswered, met.stored, met.duplicates
-            )?;
-        }
-        f.write_str(&text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn met(counted: usize, duplicates: usize) -> Met {
-        Met {
-            kills: 1,
-            counted,
-            unanswered: counted,
-            stored: counted,
-            duplicates,
-        }
-    }
-
-    fn tally(moment: Moment, met: Met) -> Tally {
-        Tally(BTreeMap::from([(moment.name().to_owned(), met)]))
-    }
-
-    #[test]
-    fn a_kind_that_met_nothing_voids_all() {
-        let mut all = Tally::default();
-        for moment in Moment::ALL {
-            assert!(all.ensure_no_zero().is_err());
-            all.add(tally(moment, met(0, 0)));
-            all.add(tally(moment, met(1, 1)));
-        }
-        all.ensure_no_zero().unwrap();
-        assert_eq!(all.counted(), Moment::ALL.len());
-    }
-
-    #[test]
-    fn a_kind_without_a_duplicate_voids_all() {
-        let mut all = Tally::default();
-        for moment in Moment::ALL {
-            let duplicates = usize::from(moment != Moment::Answered);
-            all.add(tally(moment, met(1, duplicates)));
-        }
-        assert!(all.ensure_no_zero().is_err());
-    }
 }

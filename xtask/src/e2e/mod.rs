@@ -14,6 +14,7 @@ mod mask;
 mod pause;
 mod readme;
 mod server;
+mod tally;
 mod tracer;
 mod transcript;
 
@@ -118,7 +119,10 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
             limited(kills_limit(setup), kills::run(setup)).await,
         ),
         Part::Pause => ("pause", limited(PART_LIMIT, pause::run(setup)).await),
-        Part::Disk => ("disk", limited(PART_LIMIT, disk::run(setup)).await),
+        Part::Disk => (
+            "disk",
+            limited(PART_LIMIT, Box::pin(disk::run(setup))).await,
+        ),
     };
     let summary = limited.with_context(|| format!("e2e {name} failed"))?;
     crate::say(&format!("e2e {name}: {summary}"));
