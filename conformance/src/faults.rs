@@ -18,8 +18,8 @@ pub struct Struck {
     pub what: String,
     /// Messages that it met, without an answer and on their way: sender and id.
     pub unanswered: BTreeSet<(User, MessageId)>,
-    /// Those of them that were answered as duplicates later: they had been stored,
-    /// and the fault took the answer.
+    /// Those of them that were answered as duplicates later: a try before had been
+    /// stored without an answer, the one that the fault met or, seldom, one since.
     pub duplicates: usize,
 }
 

@@ -24,7 +24,7 @@ use super::server::{Server, token};
 use super::tracer::Tracer;
 
 /// How long clients do what they like.
-const WILD: Duration = Duration::from_secs(14);
+const WILD: Duration = Duration::from_secs(11);
 /// How long the server may take to notice a disk that fails.
 const NOTICE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the load may take to fill a small disk.

@@ -14,7 +14,7 @@ use super::load::{Load, Serving, drive, met, note};
 /// How long the server stands still.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Time for clients to do what they like before and after.
-const AROUND: Duration = Duration::from_secs(4);
+const AROUND: Duration = Duration::from_secs(3);
 /// Events before the pause.
 const FLOW: u64 = 1_000;
 

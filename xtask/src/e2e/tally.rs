@@ -67,7 +67,8 @@ impl Tally {
     ) -> Result<()> {
         for kind in kinds {
             let met = self.0.get(kind);
-            if met.is_none_or(|met| met.counted == 0 || met.duplicates == 0) {
+            let shows = |met: &Met| met.counted > 0 && met.stored > 0 && met.duplicates > 0;
+            if !met.is_some_and(shows) {
                 bail!("kills {kind} show nothing: {self}");
             }
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// The name of the thread that writes.
 const WRITER: &str = "history-writer";
 /// How long strace may take to follow it.
 const ATTACH_LIMIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(10);
 
 /// strace, following the writer. It lets go when this is dropped.
 pub(super) struct Tracer {
@@ -23,7 +24,14 @@ impl Tracer {
     /// Follows the writer of a process and changes its syncs, as strace's `inject`
     /// has it: `signal=SIGKILL:when=3` ends the process in place of the third one.
     pub(super) async fn attach(process: u32, change: &str) -> Result<Self> {
-        let writer = writer_of(process)?.to_string();
+        // A thread names itself once it runs.
+        let limit = Instant::now() + ATTACH_LIMIT;
+        let mut writer = writer_of(process);
+        while writer.is_err() && Instant::now() < limit {
+            sleep(POLL).await;
+            writer = writer_of(process);
+        }
+        let writer = writer?.to_string();
         let mut child = Command::new("strace")
             .args(["-p", &writer, "-o", "/dev/null", "-e", "trace=fdatasync"])
             .args(["-e", &format!("inject=fdatasync:{change}")])
