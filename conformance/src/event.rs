@@ -103,6 +103,16 @@ pub enum Event {
         /// Where it is.
         cursor: Cursor,
     },
+    /// The connection of a session stands still: what is said on it does not arrive.
+    Frozen {
+        /// The session.
+        session: SessionNumber,
+    },
+    /// It moves again.
+    Thawed {
+        /// The session.
+        session: SessionNumber,
+    },
     /// The server, or the way to it, is broken from now on.
     Kill {
         /// What was done, for a person.

@@ -109,7 +109,9 @@ fn judge(record: &Record, missing: &[Behaviour]) -> ExitCode {
     for struck in faults::struck(record) {
         println!(
             "{}: {} sends without an answer, {} of them found stored later",
-            struck.what, struck.unanswered, struck.duplicates
+            struck.what,
+            struck.unanswered.len(),
+            struck.duplicates
         );
     }
     let mut by_rule: BTreeMap<&str, Vec<&Violation>> = BTreeMap::new();

@@ -34,7 +34,10 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "conformance",
         &["duologue-client", "duologue-proto", "duologue-runtime"],
     ),
-    ("xtask", &["duologue-client", "duologue-proto"]),
+    (
+        "xtask",
+        &["conformance", "duologue-client", "duologue-proto"],
+    ),
 ];
 
 /// The crates that may use the AWS SDK.

@@ -27,8 +27,13 @@ pub(crate) struct Conversation {
     pub(crate) confirmed: Cursor,
     /// What the open session was asked for.
     pub(crate) asked: Cursor,
-    /// What was shown of the peer's cursor; never lowered.
+    /// What the application knows of `wanted`: it has asked for it, or has taken the
+    /// event that tells it.
+    pub(crate) known_own: Cursor,
+    /// What was put into events of the peer's cursor; never lowered.
     pub(crate) peer_cursor: Cursor,
+    /// What the application has taken of it.
+    pub(crate) known_peer: Cursor,
     /// Rises with activity.
     active: u64,
 }

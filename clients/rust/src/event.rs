@@ -21,8 +21,9 @@ pub enum Event {
         retry_in: Duration,
     },
     /// A message took its place in a conversation. Those of one conversation come
-    /// in order and without gaps, own ones included. After a restart of the
-    /// program, the last ones before it may come again.
+    /// in order and without gaps, own ones included; only in a conversation of which
+    /// the device holds nothing yet, [`Event::Stored`] may be all that tells of them.
+    /// After a restart of the program, the last ones before it may come again.
     Message(Message),
     /// A message of this device is stored durably. It comes at least once for
     /// every message sent, unless that is rejected or abandoned.
@@ -128,7 +129,8 @@ pub struct Stored {
     pub peer: UserId,
     /// Its place in the conversation.
     pub seq: Seq,
-    /// An earlier try had stored it.
+    /// An earlier try had stored it; or may have, where the message was shown to this
+    /// device before its last try was answered.
     pub duplicate: bool,
     /// When the server accepted it.
     pub accepted_at: UnixMillis,

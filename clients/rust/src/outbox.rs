@@ -38,8 +38,8 @@ pub(crate) struct Pending {
     pub(crate) id: MessageId,
     pub(crate) after_seq: Seq,
     pub(crate) text: String,
-    /// It may have reached a server.
-    tried: bool,
+    /// How often it may have reached a server.
+    tries: u32,
     pub(crate) state: State,
 }
 
@@ -134,7 +134,7 @@ impl Outbox {
             id,
             after_seq,
             text,
-            tried,
+            tries: u32::from(tried),
             state: State::Waiting,
         });
     }
@@ -163,10 +163,10 @@ impl Outbox {
         let peer = self.next_lane(now)?;
         let lane = self.lanes.get_mut(&peer)?;
         let pending = lane.messages.get_mut(lane.in_flight)?;
-        if !pending.tried {
+        if pending.tries == 0 {
             pending.after_seq = pending.after_seq.max(known(&peer));
         }
-        pending.tried = true;
+        pending.tries = pending.tries.saturating_add(1);
         pending.state = State::InFlight;
         lane.in_flight += 1;
         self.in_flight += 1;
@@ -362,6 +362,11 @@ impl Outbox {
 impl Pending {
     pub(crate) fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight | State::Abandoned)
+    }
+
+    /// Whether a try may have stored it before the one that is in flight.
+    pub(crate) fn was_tried_before(&self) -> bool {
+        !self.is_in_flight() || self.tries > 1
     }
 }
 

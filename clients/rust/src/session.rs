@@ -25,6 +25,7 @@ use duologue_proto::chat::v1 as wire;
 use duologue_proto::chat::v1::converse_request::Frame;
 use duologue_proto::ids::{DeviceId, MessageId, Seq, UnixMillis, UserId};
 use duologue_proto::limits::{HEARTBEAT_INTERVAL, MAX_TEXT_BYTES};
+use duologue_proto::message::Cursor;
 
 use crate::backoff::Backoff;
 use crate::conversations::Conversations;
@@ -114,6 +115,14 @@ enum Handover {
         deliver: bool,
     },
     Token(String),
+    OwnCursor {
+        peer: UserId,
+        cursor: Cursor,
+    },
+    PeerCursor {
+        peer: UserId,
+        cursor: Cursor,
+    },
     Settled(SavedMessage),
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A token to come.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send + 'a>>;
@@ -44,10 +44,18 @@ impl TokenSource for StaticToken {
     }
 }
 
-/// A source, and the last token that it gave. Tokens are never shown.
+/// A source, and what is known of the tokens that it gave. They are never shown.
 pub(crate) struct Tokens {
     source: Box<dyn TokenSource>,
-    last: Mutex<Option<String>>,
+    given: Mutex<Given>,
+}
+
+#[derive(Default)]
+struct Given {
+    last: Option<String>,
+    /// The last one with which the server has opened a link, or refused one. One
+    /// with which no server was reached is neither good nor bad.
+    judged: Option<String>,
 }
 
 /// Why there is no token to use.
@@ -61,32 +69,91 @@ impl Tokens {
     pub(crate) fn new(source: Box<dyn TokenSource>) -> Self {
         Self {
             source,
-            last: Mutex::new(None),
+            given: Mutex::default(),
         }
     }
 
     /// The last token, or a first one.
     pub(crate) async fn cached(&self) -> Result<String, NoToken> {
-        match self.last() {
+        let last = self.given().last.clone();
+        match last {
             Some(token) => Ok(token),
-            None => self.ask(false).await,
+            None => self.ask(None).await,
         }
     }
 
-    /// A token from the source.
-    pub(crate) async fn ask(&self, refused: bool) -> Result<String, NoToken> {
-        let token = self.source.token(refused).await.map_err(NoToken::Source)?;
-        if refused && self.last().as_ref() == Some(&token) {
+    /// A token from the source, other than one that was refused.
+    pub(crate) async fn ask(&self, refused: Option<&str>) -> Result<String, NoToken> {
+        let token = self.source.token(refused.is_some()).await;
+        let token = token.map_err(NoToken::Source)?;
+        if refused == Some(token.as_str()) {
             return Err(NoToken::SameAgain);
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        self.given().last = Some(token.clone());
         Ok(token)
     }
 
-    fn last(&self) -> Option<String> {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// A token for a link. `fresh`: that of the last link was refused. It may have
+    /// been replaced since then.
+    pub(crate) async fn for_link(&self, fresh: bool) -> Result<String, NoToken> {
+        let refused = {
+            let given = self.given();
+            let is_last = given.judged == given.last;
+            given.judged.clone().filter(|_| fresh && is_last)
+        };
+        self.ask(refused.as_deref()).await
+    }
+
+    /// The server has opened a link with this token, or refused it.
+    pub(crate) fn judged(&self, token: &str) {
+        self.given().judged = Some(token.to_owned());
+    }
+
+    fn given(&self) -> MutexGuard<'_, Given> {
+        // Whole between any two statements.
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Tokens of a source whose present one is the number.
+    fn tokens() -> (Tokens, Arc<AtomicUsize>) {
+        let number = Arc::new(AtomicUsize::new(1));
+        let present = Arc::clone(&number);
+        let source = move |_refused: bool| {
+            std::future::ready(Ok(present.load(Ordering::SeqCst).to_string()))
+        };
+        (Tokens::new(Box::new(source)), number)
+    }
+
+    #[tokio::test]
+    async fn a_token_that_no_server_has_seen_may_come_again() {
+        let (tokens, number) = tokens();
+        assert_eq!(tokens.for_link(false).await.ok().as_deref(), Some("1"));
+        tokens.judged("1");
+        number.store(2, Ordering::SeqCst);
+        // The first has expired; with the second no server is reached.
+        for _ in 0..2 {
+            assert_eq!(tokens.for_link(true).await.ok().as_deref(), Some("2"));
+        }
+        tokens.judged("2");
+        let again = tokens.for_link(true).await;
+        assert!(matches!(again, Err(NoToken::SameAgain)));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_a_call_has_renewed_is_good_for_the_link() {
+        let (tokens, number) = tokens();
+        assert!(tokens.for_link(false).await.is_ok());
+        tokens.judged("1");
+        number.store(2, Ordering::SeqCst);
+        assert!(tokens.ask(Some("1")).await.is_ok());
+        assert_eq!(tokens.for_link(true).await.ok().as_deref(), Some("2"));
     }
 }

@@ -66,7 +66,7 @@ impl Transport {
         hello: wire::ConverseRequest,
         fresh_token: bool,
     ) -> Result<Link, LinkEnd> {
-        let token = within(OPEN_TIMEOUT, self.tokens.ask(fresh_token))
+        let token = within(OPEN_TIMEOUT, self.tokens.for_link(fresh_token))
             .await?
             .map_err(|error| match error {
                 NoToken::SameAgain => LinkEnd {
@@ -84,6 +84,10 @@ impl Transport {
             with_token(ReceiverStream::new(frames), &token).map_err(|status| ended(&status))?;
         let mut client = self.client();
         let response = within(OPEN_TIMEOUT, client.converse(request)).await?;
+        let refused = |status: &Status| status.code() == Code::Unauthenticated;
+        if response.as_ref().map_or_else(refused, |_| true) {
+            self.tokens.judged(&token);
+        }
         let down = response.map_err(|status| ended(&status))?.into_inner();
         Ok(Link { up, down })
     }
@@ -106,7 +110,7 @@ impl Transport {
                 Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) if status.code() == Code::Unauthenticated && !renewed => {
                     renewed = true;
-                    token = match self.tokens.ask(true).await {
+                    token = match self.tokens.ask(Some(&token)).await {
                         Ok(token) => token,
                         Err(NoToken::SameAgain) => return Err(call_error(status)),
                         Err(error) => return Err(no_token(error)),

@@ -99,6 +99,8 @@ pub(super) fn goodbye_is_last(index: &Index<'_>, findings: &mut Findings) {
             | Event::CursorAsked(_)
             | Event::CursorStored(_)
             | Event::CursorRefused(_)
+            | Event::Frozen { .. }
+            | Event::Thawed { .. }
             | Event::Kill { .. }
             | Event::Heal
             | Event::Restless { .. }

@@ -129,6 +129,8 @@ impl<'a> Index<'a> {
             | Event::CursorStored(_)
             | Event::CursorRefused(_)
             | Event::Receipt { .. }
+            | Event::Frozen { .. }
+            | Event::Thawed { .. }
             | Event::Kill { .. }
             | Event::Heal
             | Event::Restless { .. }

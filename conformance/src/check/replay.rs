@@ -155,11 +155,14 @@ impl<'a> Replay<'a> {
                 );
             }
             Event::Stored(stored) => {
-                if let Some(seen) = stored.session.and_then(|s| self.sessions.get_mut(&s))
-                    && seen.connect.door != Door::Client
-                {
+                if let Some(seen) = stored.session.and_then(|s| self.sessions.get_mut(&s)) {
                     let line = seen.lines.entry(&stored.peer).or_default();
-                    line.own.insert(stored.seq);
+                    // The Rust client shows own messages too, behind those that it
+                    // has shown. Of a conversation of which it has shown nothing it
+                    // cannot know whether the server has shown what is before them.
+                    if seen.connect.door != Door::Client || !line.has_begun() {
+                        line.own.insert(stored.seq);
+                    }
                 }
             }
             Event::CursorAsked(asked) => {

@@ -171,6 +171,8 @@ impl Actor {
         };
         let builder = Client::builder(format!("http://{address}"))
             .token_source(move |_refused| {
+                // In the end nobody comes anew all the time.
+                let lifetime = if world.is_wild() { lifetime } else { LONG };
                 let token = world.token(&user, lifetime).map_err(TokenError::from);
                 std::future::ready(token)
             })
@@ -316,6 +318,10 @@ impl Actor {
         }
         self.world.did(behaviour);
         self.gate.set(mode);
+        if mode == Mode::Frozen {
+            let session = self.session;
+            self.world.note(Event::Frozen { session });
+        }
         let millis = self.rng.between(BROKEN_MILLIS.0, BROKEN_MILLIS.1);
         self.broken_until = Some(Instant::now() + Duration::from_millis(millis));
     }
@@ -327,6 +333,8 @@ impl Actor {
         {
             self.broken_until = None;
             self.gate.set(Mode::Open);
+            let session = self.session;
+            self.world.note(Event::Thawed { session });
         }
     }
 

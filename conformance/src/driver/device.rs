@@ -15,7 +15,7 @@ use super::memory::Memory;
 use super::rng::Rng;
 use super::stream::{Heard, Stream, converse};
 use super::world::{LONG, SHORT, Stage, World};
-use crate::event::{Door, User};
+use crate::event::{Door, Event, User};
 
 /// How long `Welcome` and the first messages are waited for.
 const HEAR_LIMIT: Duration = Duration::from_secs(5);
@@ -248,6 +248,8 @@ impl Device {
             Plan::HalfOpen | Plan::Freeze => {
                 self.burst(&stream);
                 stream.link.gate.set(Mode::Frozen);
+                let session = stream.session;
+                world.note(Event::Frozen { session });
                 let thaws = plan == Plan::Freeze;
                 world.did(if thaws {
                     Behaviour::Frozen

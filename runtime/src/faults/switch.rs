@@ -6,8 +6,12 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Mutant, Point};
+
+/// How long an answer has to leave the process, which nobody else is told of.
+const LINGER: Duration = Duration::from_millis(5);
 
 static PLANTED: LazyLock<Option<Mutant>> = LazyLock::new(|| {
     let name = read("DUOLOGUE_PLANT")?;
@@ -65,6 +69,10 @@ pub(super) fn pass(point: Point) {
         && at == point
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == count
     {
+        if point == Point::Answered {
+            // The answer is on its way; it is another thread that sends it.
+            std::thread::sleep(LINGER);
+        }
         // Nothing is flushed, dropped or answered any more.
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -14,7 +14,7 @@ use duologue_proto::history::{Appended, Run};
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::message::Envelope;
 use duologue_proto::presence::{Registered, Route};
-use duologue_runtime::faults::{Mutant, planted};
+use duologue_runtime::faults::{self, Mutant, Point, planted};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -153,6 +153,9 @@ impl Connection {
             let mut inputs = Vec::new();
             while !self.session.has_ended() {
                 self.wait(&mut inputs).await;
+                if inputs.iter().any(is_announced) {
+                    faults::point(Point::Answered);
+                }
                 let now = self.now();
                 for effect in self.session.handle(inputs.drain(..), now) {
                     self.perform(effect);
@@ -374,6 +377,10 @@ fn first_place(answers: &[Appended]) -> Seq {
         Appended::MessageIdReused | Appended::Unsettled(_) => None,
     });
     places.min().unwrap_or_default()
+}
+
+fn is_announced(input: &Input) -> bool {
+    matches!(input, Input::Announced(_))
 }
 
 fn is_from_device(input: &Input) -> bool {

@@ -21,6 +21,7 @@ use std::thread;
 
 use duologue_proto::ids::{ConversationId, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
+use duologue_runtime::faults::{self, Point};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use self::operation::{Operation, Outcome};
@@ -294,6 +295,7 @@ impl<S: CommitStep> Work<S> {
         guard.0 = None;
         match result {
             Ok(outcomes) => {
+                faults::point(Point::Committed);
                 for (outcome, (answer, _room)) in outcomes.into_iter().zip(waiting) {
                     let _ = answer.send(Answer::Committed(outcome));
                 }

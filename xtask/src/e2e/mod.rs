@@ -1,15 +1,21 @@
 //! End to end: the built program, with real clients, over real sockets, on a
 //! real disk.
 //!
-//! `server` starts and ends the program; `readme`, `kill` and `drain` are the
-//! three parts of the run. Every wait has a limit, and none is a plain sleep.
+//! `server` starts and ends the program, `load` drives it, `tracer` breaks its
+//! syncs; `readme`, `drain`, `kills`, `pause` and `disk` are the parts of the run.
+//! Every wait has a limit.
 
+mod dice;
+mod disk;
 mod drain;
-mod kill;
+mod kills;
+mod load;
 mod mask;
+mod pause;
 mod readme;
 mod server;
-mod side;
+mod tally;
+mod tracer;
 mod transcript;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +24,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use duologue_client::{Environment as _, SystemEnvironment};
 
 /// What to run end to end.
 #[derive(Args)]
@@ -28,20 +35,35 @@ pub(crate) struct Options {
     /// Run this program instead of building it.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Run this program, built with the feature `faults`, instead of building it.
+    #[arg(long, value_name = "FILE")]
+    faulty: Option<PathBuf>,
+    /// How many kills must have met sends without an answer.
+    #[arg(long, default_value_t = 30)]
+    kills: usize,
+    /// Decides what clients do and when they are met; by default the time decides.
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// What the README shows, with the default ports.
     Readme,
-    /// Ten kills in mid-conversation.
-    Kill,
     /// One signal drains, two end at once.
     Drain,
+    /// SIGKILL under load, at random moments and at named points.
+    Kills,
+    /// SIGSTOP under load, and SIGCONT after half a minute.
+    Pause,
+    /// A failing fsync, and a disk that is full.
+    Disk,
 }
 
 /// The longest that any part may take.
 const PART_LIMIT: Duration = Duration::from_mins(5);
+/// How long a kill may take at most, in the part of kills.
+const KILL_LIMIT: Duration = Duration::from_secs(12);
 
 /// What every part needs.
 struct Setup {
@@ -49,16 +71,33 @@ struct Setup {
     root: PathBuf,
     /// The built program.
     program: PathBuf,
+    /// The same, with points at which it can be made to kill itself.
+    faulty: PathBuf,
+    /// Where records are kept that break a promise.
+    records: PathBuf,
+    kills: usize,
+    seed: u64,
 }
 
 /// Builds the program and runs the parts; the error says what went wrong.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    let records = root.join("target/e2e");
+    // The program is built last, so that it is what target/debug holds.
+    let faulty = match &options.faulty {
+        Some(program) => std::path::absolute(program)?,
+        None => build_faulty(root, &records)?,
+    };
+    let program = match &options.program {
+        Some(program) => std::path::absolute(program)?,
+        None => build(root, &[])?,
+    };
     let setup = Setup {
         root: root.to_path_buf(),
-        program: match &options.program {
-            Some(program) => std::path::absolute(program)?,
-            None => build(root)?,
-        },
+        program,
+        faulty,
+        records,
+        kills: options.kills,
+        seed: options.seed.unwrap_or_else(|| SystemEnvironment.now().0),
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
@@ -73,27 +112,51 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 
 async fn run_part(part: Part, setup: &Setup) -> Result<()> {
     let (name, limited) = match part {
-        Part::Readme => ("readme", limited(readme::run(setup)).await),
-        Part::Kill => ("kill", limited(kill::run(setup)).await),
-        Part::Drain => ("drain", limited(drain::run(setup)).await),
+        Part::Readme => ("readme", limited(PART_LIMIT, readme::run(setup)).await),
+        Part::Drain => ("drain", limited(PART_LIMIT, drain::run(setup)).await),
+        Part::Kills => (
+            "kills",
+            limited(kills_limit(setup), kills::run(setup)).await,
+        ),
+        Part::Pause => ("pause", limited(PART_LIMIT, pause::run(setup)).await),
+        Part::Disk => (
+            "disk",
+            limited(PART_LIMIT, Box::pin(disk::run(setup))).await,
+        ),
     };
     let summary = limited.with_context(|| format!("e2e {name} failed"))?;
     crate::say(&format!("e2e {name}: {summary}"));
     Ok(())
 }
 
-async fn limited(part: impl Future<Output = Result<String>>) -> Result<String> {
-    let Ok(result) = tokio::time::timeout(PART_LIMIT, part).await else {
-        bail!("it takes longer than {} s", PART_LIMIT.as_secs());
+async fn limited(limit: Duration, part: impl Future<Output = Result<String>>) -> Result<String> {
+    let Ok(result) = tokio::time::timeout(limit, part).await else {
+        bail!("it takes longer than {} s", limit.as_secs());
     };
     result
 }
 
+fn kills_limit(setup: &Setup) -> Duration {
+    let kills = u32::try_from(setup.kills).unwrap_or(u32::MAX);
+    PART_LIMIT.max(KILL_LIMIT.saturating_mul(kills))
+}
+
+/// Builds the program with its points, and keeps it where no other build puts one.
+fn build_faulty(root: &Path, folder: &Path) -> Result<PathBuf> {
+    let built = build(root, &["--features=faults"])?;
+    let kept = folder.join("duologue-faults");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::copy(built, &kept))
+        .context("cannot keep the program")?;
+    Ok(kept)
+}
+
 /// Builds the program and says where it is.
-fn build(root: &Path) -> Result<PathBuf> {
+fn build(root: &Path, features: &[&str]) -> Result<PathBuf> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--package=duologue", "--bin=duologue"])
         .args(["--locked", "--message-format=json-render-diagnostics"])
+        .args(features)
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()

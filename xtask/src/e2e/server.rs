@@ -1,4 +1,4 @@
-//! The program as a child process: start, kill, signals, exit.
+//! The program as a child process: start, kill, signals, exit, whether it is ready.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,13 +27,27 @@ pub(super) struct Server {
     printed: Vec<String>,
     _reader: JoinSet<()>,
     log: PathBuf,
+    process: u32,
     grpc: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Server {
     /// Starts the program in a folder and waits until it has printed where it
     /// listens.
     pub(super) async fn start(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut server = Self::spawn(program, folder, arguments, &[])?;
+        server.listening().await?;
+        Ok(server)
+    }
+
+    /// Starts the program in a folder, with this in its environment.
+    pub(super) fn spawn(
+        program: &Path,
+        folder: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let log = folder.join("serve.log");
         let errors = std::fs::OpenOptions::new()
             .create(true)
@@ -42,6 +57,7 @@ impl Server {
         let mut child = Command::new(program)
             .arg("serve")
             .args(arguments)
+            .envs(environment.iter().copied())
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -53,16 +69,29 @@ impl Server {
         let (sender, lines) = mpsc::channel(KEPT_LINES);
         let mut reader = JoinSet::new();
         reader.spawn(keep_lines(stdout, sender));
-        let mut server = Self {
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self {
+            process: child.id().context("the server has ended already")?,
             child,
             lines,
             printed: Vec::new(),
             _reader: reader,
             log,
-            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
-        };
-        server.grpc = server.wait_for_address().await?;
-        Ok(server)
+            grpc: unknown,
+            admin: unknown,
+        })
+    }
+
+    /// Waits until it has printed where it listens.
+    pub(super) async fn listening(&mut self) -> Result<()> {
+        self.grpc = self.wait_for_address("grpc").await?;
+        self.admin = self.wait_for_address("admin").await?;
+        Ok(())
+    }
+
+    /// Its process.
+    pub(super) fn process(&self) -> u32 {
+        self.process
     }
 
     /// Where it serves gRPC.
@@ -103,11 +132,22 @@ impl Server {
         }
     }
 
-    /// The first printed `address:port` of a line about gRPC.
-    async fn wait_for_address(&mut self) -> Result<SocketAddr> {
+    /// Whether it says by HTTP that it may get calls.
+    pub(super) async fn is_ready(&self) -> Result<bool> {
+        let answer = timeout(START_LIMIT, ask_ready(self.admin));
+        let answer = answer.await.context("/readyz does not answer")??;
+        match answer.split(' ').nth(1) {
+            Some("200") => Ok(true),
+            Some("503") => Ok(false),
+            _ => bail!("/readyz answers {answer:?}"),
+        }
+    }
+
+    /// The next printed `address:port` of a line about this.
+    async fn wait_for_address(&mut self, what: &str) -> Result<SocketAddr> {
         loop {
             let line = self.read_line().await?;
-            if !line.to_ascii_lowercase().contains("grpc") {
+            if !line.to_ascii_lowercase().contains(what) {
                 continue;
             }
             if let Some(address) = address_in(&line) {
@@ -147,6 +187,33 @@ async fn keep_lines(stdout: ChildStdout, kept: mpsc::Sender<String>) {
     }
 }
 
+async fn ask_ready(admin: SocketAddr) -> Result<String> {
+    let mut stream = TcpStream::connect(admin).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Whether a process still runs: it has not even begun to end, so that whatever it
+/// has open is open.
+pub(super) fn is_alive(process: u32) -> bool {
+    // PF_EXITING of the kernel.
+    const EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{process}/stat")) else {
+        return false;
+    };
+    // After the name, which may hold anything: the state, and the flags as the 7th.
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return false;
+    };
+    let mut fields = rest.split_whitespace();
+    let state = fields.next().unwrap_or("X");
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok());
+    !matches!(state, "Z" | "X") && flags.is_some_and(|flags| flags & EXITING == 0)
+}
+
 /// Makes a token as a person would.
 pub(super) async fn token(program: &Path, folder: &Path, user: &str) -> Result<String> {
     let output = Command::new(program)
@@ -180,6 +247,21 @@ fn address_in(line: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_alive_until_it_ends() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        assert!(is_alive(child.id()));
+        child.kill().unwrap();
+        // Not reaped: what is left of it is no process.
+        while is_alive(child.id()) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+    }
 
     #[test]
     fn an_address_is_found_alone_and_within_a_url() {

@@ -6,7 +6,7 @@ use duologue_proto::chat::v1 as wire;
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::message::Cursor;
 
-use super::{At, Session};
+use super::{At, Handover, Session};
 use crate::event::Event;
 use crate::limits::{CURSOR_INTERVAL, RETRY_DELAY};
 
@@ -23,6 +23,7 @@ impl Session {
 
     fn want_cursor(&mut self, peer: &UserId, cursor: Cursor, now: Duration) {
         let conversation = self.conversations.touch(peer);
+        conversation.known_own = conversation.known_own.max(cursor);
         if conversation.wanted.covers(cursor) {
             return;
         }
@@ -66,10 +67,9 @@ impl Session {
         let (Ok(peer), Some(cursor)) = (UserId::parse(&stored.peer), &stored.cursor) else {
             return;
         };
-        if let Some(conversation) = self.conversations.get_mut(&peer) {
-            conversation.confirmed = conversation.confirmed.max(Cursor::from_wire(cursor));
-            self.save_soon(at.now);
-        }
+        // It may be further on than what was asked for: another device has moved it.
+        self.on_own_receipt(peer, Cursor::from_wire(cursor));
+        self.save_soon(at.now);
     }
 
     pub(super) fn on_cursor_rejected(&mut self, rejected: &wire::CursorRejected, at: At) {
@@ -86,6 +86,7 @@ impl Session {
         } else {
             // It will never be taken; what comes after it may.
             conversation.wanted = conversation.confirmed;
+            conversation.known_own = conversation.confirmed;
             conversation.asked = conversation.confirmed;
             self.save_soon(at.now);
         }
@@ -118,7 +119,11 @@ impl Session {
         conversation.wanted = conversation.wanted.max(cursor);
         if news {
             let cursor = conversation.wanted;
-            self.emit(Event::OwnCursor { peer, cursor }, None);
+            let handover = Handover::OwnCursor {
+                peer: peer.clone(),
+                cursor,
+            };
+            self.emit(Event::OwnCursor { peer, cursor }, Some(handover));
         }
     }
 
@@ -127,13 +132,20 @@ impl Session {
         let shown = conversation.peer_cursor;
         let cursor = shown.max(cursor);
         conversation.peer_cursor = cursor;
+        let handover = |delivered, read| {
+            let peer = peer.clone();
+            let cursor = Cursor { delivered, read };
+            Some(Handover::PeerCursor { peer, cursor })
+        };
         if cursor.delivered > shown.delivered {
             let (peer, seq) = (peer.clone(), cursor.delivered);
-            self.emit(Event::Delivered { peer, seq }, None);
+            let taken = handover(seq, Seq::ZERO);
+            self.emit(Event::Delivered { peer, seq }, taken);
         }
         if cursor.read > shown.read {
             let seq = cursor.read;
-            self.emit(Event::Read { peer, seq }, None);
+            let taken = handover(Seq::ZERO, seq);
+            self.emit(Event::Read { peer, seq }, taken);
         }
     }
 }

@@ -242,7 +242,7 @@ impl Session {
         if pending.state == State::Deferred {
             self.abandon_on_server(pending.id.clone());
         }
-        let duplicate = !pending.is_in_flight();
+        let duplicate = pending.was_tried_before();
         self.settled(
             &message.peer,
             pending,

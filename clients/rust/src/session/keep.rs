@@ -1,8 +1,8 @@
 //! What outlives the process, and when it may be forgotten.
 //!
-//! A position, a sync token or the end of a message's life is kept only after the
-//! application has taken the event that tells it. So a crash repeats events, and
-//! never skips one.
+//! A position, a cursor, a sync token or the end of a message's life is kept only
+//! after the application has taken the event that tells it. So a crash repeats
+//! events, and never skips one.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -115,6 +115,16 @@ impl Session {
                 }
             }
             Handover::Token(token) => self.kept_token = token,
+            Handover::OwnCursor { peer, cursor } => {
+                if let Some(conversation) = self.conversations.get_mut(&peer) {
+                    conversation.known_own = conversation.known_own.max(cursor);
+                }
+            }
+            Handover::PeerCursor { peer, cursor } => {
+                if let Some(conversation) = self.conversations.get_mut(&peer) {
+                    conversation.known_peer = conversation.known_peer.max(cursor);
+                }
+            }
             Handover::Settled(_) => {}
         }
         self.save_soon(now);
@@ -136,7 +146,10 @@ impl Session {
             .iter()
             .filter_map(|(_, handover)| match handover {
                 Handover::Settled(message) => Some(message.clone()),
-                Handover::Position { .. } | Handover::Token(_) => None,
+                Handover::Position { .. }
+                | Handover::Token(_)
+                | Handover::OwnCursor { .. }
+                | Handover::PeerCursor { .. } => None,
             });
         let unsettled = self
             .outbox
@@ -161,11 +174,11 @@ fn saved_conversation(peer: &UserId, conversation: &Conversation) -> SavedConver
         peer: text(peer),
         position: conversation.kept.map(|seq| seq.0),
         known: conversation.known.0,
-        delivered: conversation.wanted.delivered.0,
-        read: conversation.wanted.read.0,
+        delivered: conversation.known_own.delivered.0,
+        read: conversation.known_own.read.0,
         unconfirmed: conversation.is_unconfirmed(),
-        peer_delivered: conversation.peer_cursor.delivered.0,
-        peer_read: conversation.peer_cursor.read.0,
+        peer_delivered: conversation.known_peer.delivered.0,
+        peer_read: conversation.known_peer.read.0,
     }
 }
 
@@ -175,6 +188,7 @@ fn restore(conversation: &mut Conversation, saved: &SavedConversation) {
     conversation.kept = conversation.position;
     conversation.known = Seq(saved.known);
     conversation.wanted = cursor(saved.delivered, saved.read);
+    conversation.known_own = conversation.wanted;
     conversation.confirmed = if saved.unconfirmed {
         Cursor::default()
     } else {
@@ -182,4 +196,5 @@ fn restore(conversation: &mut Conversation, saved: &SavedConversation) {
     };
     conversation.asked = conversation.confirmed;
     conversation.peer_cursor = cursor(saved.peer_delivered, saved.peer_read);
+    conversation.known_peer = conversation.peer_cursor;
 }

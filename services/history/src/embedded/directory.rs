@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use duologue_proto::ids::HistoryId;
+use duologue_runtime::faults::{self, Point};
 
 use super::OpenError;
 use super::tables::Tables;
@@ -49,6 +50,7 @@ impl Directory {
         };
         let complete = directory.tables().try_exists().map_err(at)?;
         directory.check_format(complete)?;
+        faults::point(Point::Opening);
         if !complete {
             directory.create(&new_id())?;
         }
@@ -100,8 +102,10 @@ impl Directory {
         let mut format = File::create(self.path.join(FORMAT_FILE))?;
         io::Write::write_all(&mut format, format!("{FORMAT}\n").as_bytes())?;
         format.sync_all()?;
+        faults::point(Point::Opening);
         File::open(&self.path)?.sync_all()?;
         fs::rename(new, self.tables())?;
+        faults::point(Point::Opening);
         File::open(&self.path)?.sync_all()?;
         sync_ancestors(&self.path)
     }

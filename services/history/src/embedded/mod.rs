@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
+use duologue_runtime::faults::{self, Point};
 use tokio::sync::Semaphore;
 
 pub use self::bundle::{MAX_BUNDLE_BYTES, MAX_BUNDLE_MESSAGES};
@@ -130,6 +131,7 @@ impl EmbeddedStore {
             directory: directory.into(),
             source,
         })?;
+        faults::point(Point::Opening);
         let tables = Arc::new(tables);
         let step = wrap(EmbeddedStep::new(Arc::clone(&tables), clock));
         let committer = Committer::on_thread(step).map_err(|source| OpenError::Io {

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
+use duologue_runtime::faults::{self, Point};
 use fjall::config::FilterPolicy;
 use fjall::{
     CompressionType, Database, JournalRecoveryError, Keyspace, KeyspaceCreateOptions, PersistMode,
@@ -71,6 +72,7 @@ impl Tables {
             database.keyspace(name, || options(name))?;
         }
         let meta = database.keyspace(META, || options(META))?;
+        faults::point(Point::Opening);
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, HISTORY_ID, values::encode_history_id(history_id));
         batch.commit()
@@ -79,6 +81,7 @@ impl Tables {
     /// Opens the history at `path`.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let database = recover_database(path)?;
+        faults::point(Point::Opening);
         let keyspace = |name| {
             if !database.keyspace_exists(name) {
                 return Err(Unreadable("a keyspace that is missing").into());

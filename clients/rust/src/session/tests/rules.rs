@@ -250,6 +250,27 @@ fn the_own_message_in_a_delivery_is_the_answer() {
 }
 
 #[test]
+fn what_is_shown_before_its_second_answer_may_be_a_duplicate() {
+    let mut session = open(saved());
+    send(&mut session, "m-1");
+    // The second time it is on its way from an earlier life of the program.
+    let mut session = open(session.snapshot());
+    send(&mut session, "m-2");
+    for (place, id) in (1..).zip(["m-1", "m-2"]) {
+        session.frame(delivered("alice", "bob", id, place), at(NOW));
+    }
+    let told = events(&mut session).into_iter();
+    let told = told.filter_map(|event| match event {
+        Event::Stored(stored) => Some((stored.message_id, stored.duplicate)),
+        _ => None,
+    });
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [(id("m-1"), true), (id("m-2"), false)]
+    );
+}
+
+#[test]
 fn a_deferral_of_what_was_found_meanwhile_is_taken_off_the_server_s_list() {
     let mut session = open(saved());
     send(&mut session, "m-1");
@@ -310,18 +331,59 @@ fn what_was_shown_of_a_cursor_is_never_lowered_even_by_a_restart() {
     session.frame(receipt("bob", 5, 3), at(NOW));
     session.frame(receipt("bob", 4, 2), at(NOW));
     let shown = |session: &mut Session| {
-        let cursors = events(session).into_iter().filter_map(|event| match event {
-            Event::Delivered { seq, .. } => Some(('d', seq.0)),
-            Event::Read { seq, .. } => Some(('r', seq.0)),
-            _ => None,
-        });
-        cursors.collect::<Vec<_>>()
+        let mut shown = Vec::new();
+        while let Some((number, event)) = session.next_event(NOW) {
+            match event {
+                Event::Delivered { seq, .. } => shown.push(('d', seq.0)),
+                Event::Read { seq, .. } => shown.push(('r', seq.0)),
+                _ => {}
+            }
+            session.handed_over(number, NOW);
+        }
+        shown
     };
     assert_eq!(shown(&mut session), [('d', 5), ('r', 3)]);
     let mut session = open(session.snapshot());
     session.frame(receipt("bob", 5, 4), at(NOW));
     session.frame(receipt("bob", 2, 2), at(NOW));
     assert_eq!(shown(&mut session), [('r', 4)]);
+}
+
+#[test]
+fn a_cursor_that_the_application_has_not_taken_is_told_again_after_a_restart() {
+    let mut session = open(saved());
+    let tell = |session: &mut Session| {
+        session.frame(receipt("bob", 5, 3), at(NOW));
+        session.frame(receipt("alice", 7, 2), at(NOW));
+        events(session)
+    };
+    let told = tell(&mut session);
+    assert_eq!(told.len(), 3);
+    let mut session = open(session.snapshot());
+    assert_eq!(tell(&mut session), told);
+}
+
+#[test]
+fn an_own_cursor_that_another_device_moved_is_told_also_by_an_answer() {
+    let mut session = open(saved());
+    session.mark_read(&user("bob"), Seq(3), NOW);
+    frames(&mut session);
+    let stored = down(Down::CursorStored(wire::CursorStored {
+        peer: "bob".into(),
+        cursor: Some(wire::Cursor {
+            delivered: 7,
+            read: 3,
+        }),
+    }));
+    session.frame(stored, at(NOW));
+    session.frame(receipt("alice", 7, 3), at(NOW));
+    let told = events(&mut session);
+    let own = |event: &Event| matches!(event, Event::OwnCursor { cursor, .. } if cursor.delivered == Seq(7));
+    assert_eq!(
+        told.iter().filter(|event| own(event)).count(),
+        1,
+        "{told:?}"
+    );
 }
 
 #[test]
