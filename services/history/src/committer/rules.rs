@@ -40,7 +40,7 @@ pub trait Stored {
 }
 
 /// What a group changes: to be made durable in one step, all or nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// Messages; their slots are absent in the store.
     pub messages: BTreeMap<(ConversationId, Seq), StoredMessage>,

@@ -1,0 +1,120 @@
+//! The server's machine: what the program wires, over a simulated disk, clock and
+//! network. Whatever is in memory ends with the machine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use duologue::ports::{LocalHistory, LocalPresence};
+use duologue_chat::{Chat, ChatConfig, Parts, Visibility};
+use duologue_history::history::History;
+use duologue_history::memory::MemoryStore;
+use duologue_presence::Presence;
+use duologue_proto::ids::{HistoryId, NodeId};
+use duologue_runtime::auth::{TokenRules, VerificationKey, Verifier};
+use duologue_runtime::clock::{Clock as _, RandomExt as _, SeededRandom};
+use duologue_runtime::listener::{self, GuardConfig};
+use duologue_runtime::metrics::{BuildInfo, Metrics};
+use duologue_runtime::rate::RateLimit;
+use duologue_runtime::server::{self, Methods, Stack};
+use duologue_runtime::shutdown::Shutdown;
+use tonic::service::Routes;
+use turmoil::net::TcpListener;
+
+use crate::clock::SimulatedClock;
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::network::{PORT, accepted};
+use crate::presence::SlowPresence;
+use crate::store::{Pace, SlowStore};
+
+/// What outlives a start of the server.
+#[derive(Clone)]
+pub(crate) struct Machine {
+    pub(crate) seed: u64,
+    pub(crate) disk: Disk,
+    pub(crate) clock: SimulatedClock,
+    pub(crate) key: VerificationKey,
+    pub(crate) call_millis: u64,
+    /// Starts so far: each draws ids of its own.
+    pub(crate) starts: Arc<AtomicU64>,
+}
+
+impl Machine {
+    /// One start of the server: it runs until the machine crashes.
+    pub(crate) async fn run(self) -> turmoil::Result {
+        let start = self.starts.fetch_add(1, Ordering::SeqCst);
+        let metrics = Metrics::new(BuildInfo::of("simulation"), self.clock.now());
+        let random = SeededRandom::new(self.dice("ids", start).between((0, u64::MAX - 1)));
+        let parts = Parts {
+            history: Arc::new(LocalHistory(self.history(start)?)),
+            presence: Arc::new(self.presence(start)),
+            relay: None,
+            clock: Arc::new(self.clock.clone()),
+            random: Arc::new(random),
+            metrics: metrics.clone(),
+        };
+        let chat = Chat::start(config()?, parts).await?;
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+        let guarded = listener::guard(accepted(listener), GuardConfig::default());
+        let stack = self.stack(&metrics)?;
+        Ok(server::serve(stack, Routes::new(chat.server()), guarded).await?)
+    }
+
+    fn history(&self, start: u64) -> anyhow::Result<History> {
+        let clock = Arc::new(self.clock.clone());
+        // Of the disk, and so the same at every start.
+        let id = SeededRandom::new(self.seed).id();
+        let store = MemoryStore::recover(
+            HistoryId::parse(&id).context("not a history id")?,
+            self.disk.read(),
+            self.disk.clone(),
+            clock.clone(),
+        );
+        let store = SlowStore::new(store, self.pace("store", start));
+        Ok(History::new(Arc::new(store), clock))
+    }
+
+    fn presence(&self, start: u64) -> SlowPresence {
+        let presence = Presence::in_one_process(Arc::new(self.clock.clone()));
+        SlowPresence {
+            presence: LocalPresence(presence),
+            pace: self.pace("presence", start),
+        }
+    }
+
+    fn stack(&self, metrics: &Metrics) -> anyhow::Result<Stack> {
+        let clock = Arc::new(self.clock.clone());
+        let verifier = Verifier::new(vec![self.key.clone()], TokenRules::default(), clock);
+        let methods = Methods::standard().context("the descriptors cannot be read")?;
+        let authenticate = server::authenticate_by_token(verifier);
+        let shutdown = Shutdown::new(Duration::ZERO);
+        Ok(Stack::new(methods, metrics, authenticate, shutdown))
+    }
+
+    fn pace(&self, of: &str, start: u64) -> Pace {
+        Pace::new(self.dice(of, start), self.call_millis)
+    }
+
+    fn dice(&self, of: &str, start: u64) -> Dice {
+        Dice::new(self.seed, &format!("{of} {start}"))
+    }
+}
+
+/// Rates are another matter, and limits those of the program.
+fn config() -> anyhow::Result<ChatConfig> {
+    let rate = RateLimit {
+        per_second: 10_000,
+        burst: 10_000,
+    };
+    Ok(ChatConfig {
+        node: NodeId::parse("node").context("not a node id")?,
+        max_text_bytes: 8_192,
+        visibility: Visibility::Shared,
+        sends: rate,
+        connects: rate,
+        sessions_per_user: 32,
+        sessions_per_address: 1_000,
+    })
+}
