@@ -49,6 +49,8 @@ pub struct Options {
     /// How long a read of the store or a call of presence takes at most, in
     /// milliseconds, half of it before and half of it after.
     pub call_millis: u64,
+    /// How many messages a second a user may send; a second's worth at once.
+    pub sends_per_second: u32,
 }
 
 impl Default for Options {
@@ -61,6 +63,7 @@ impl Default for Options {
             sync_millis: (1, 15),
             latency_millis: vec![5, 30, 90],
             call_millis: 8,
+            sends_per_second: 10_000,
         }
     }
 }

@@ -37,6 +37,7 @@ pub(crate) struct Machine {
     pub(crate) clock: SimulatedClock,
     pub(crate) key: VerificationKey,
     pub(crate) call_millis: u64,
+    pub(crate) sends_per_second: u32,
     /// Starts so far: each draws ids of its own.
     pub(crate) starts: Arc<AtomicU64>,
 }
@@ -55,7 +56,7 @@ impl Machine {
             random: Arc::new(random),
             metrics: metrics.clone(),
         };
-        let chat = Chat::start(config()?, parts).await?;
+        let chat = Chat::start(config(self.sends_per_second)?, parts).await?;
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
         let guarded = listener::guard(accepted(listener), GuardConfig::default());
         let stack = self.stack(&metrics)?;
@@ -102,18 +103,18 @@ impl Machine {
     }
 }
 
-/// Rates are another matter, and limits those of the program.
-fn config() -> anyhow::Result<ChatConfig> {
-    let rate = RateLimit {
-        per_second: 10_000,
-        burst: 10_000,
+/// Limits are those of the program; rates are another matter.
+fn config(sends_per_second: u32) -> anyhow::Result<ChatConfig> {
+    let rate = |per_second| RateLimit {
+        per_second,
+        burst: per_second,
     };
     Ok(ChatConfig {
         node: NodeId::parse("node").context("not a node id")?,
         max_text_bytes: 8_192,
         visibility: Visibility::Shared,
-        sends: rate,
-        connects: rate,
+        sends: rate(sends_per_second),
+        connects: rate(10_000),
         sessions_per_user: 32,
         sessions_per_address: 1_000,
     })

@@ -54,6 +54,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome> {
         clock: SimulatedClock::from(start),
         key: key.verifier_key(),
         call_millis: options.call_millis,
+        sends_per_second: options.sends_per_second,
         starts: Arc::default(),
     };
     let started = machine.clone();

@@ -53,5 +53,7 @@ fn what_is_planted_in_the_record_is_said_to_be() {
     let said = rows().filter(|row| row.last() == Some(&"record"));
     let said: Vec<_> = said.map(|row| row[0]).collect();
     assert_eq!(said, IN_RECORD.map(|(name, _)| name));
-    IN_RECORD.iter().for_each(|(_, test)| test());
+    for (_, test) in IN_RECORD {
+        test();
+    }
 }
