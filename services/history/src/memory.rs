@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
+use duologue_runtime::faults::{Mutant, planted};
 
 use crate::committer::rules::{Changes, Stored, plan};
 use crate::committer::{CommitError, CommitStep, Committer, Operation, Outcome};
@@ -152,8 +153,14 @@ impl<J: Journal> CommitStep for MemoryStep<J> {
             plan(&*tables, group, self.clock.now())
         };
         if !changes.is_empty() {
+            if planted(Mutant::AnswerBeforeSync) {
+                // What is written from here on is synced with the next group.
+                self.journal.sync().await?;
+            }
             self.journal.write(&changes);
-            self.journal.sync().await?;
+            if !planted(Mutant::AnswerBeforeSync) && !planted(Mutant::NoSync) {
+                self.journal.sync().await?;
+            }
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
             tables.apply(changes);
         }
