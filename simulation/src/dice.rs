@@ -10,7 +10,9 @@ pub(crate) struct Dice(SeededRandom);
 impl Dice {
     /// The sequence of one decider within a run.
     pub(crate) fn new(seed: u64, decider: &str) -> Self {
-        Self(SeededRandom::new(seed ^ conformance::event::digest(decider)))
+        Self(SeededRandom::new(
+            seed ^ conformance::event::digest(decider),
+        ))
     }
 
     /// A number from `low` to `high`, both included.
@@ -33,6 +35,7 @@ impl Dice {
     pub(crate) fn pick<T: Copy>(&self, from: &[T]) -> Option<T> {
         let count = u64::try_from(from.len()).unwrap_or_default();
         let index = self.between((0, count.saturating_sub(1)));
-        from.get(usize::try_from(index).unwrap_or_default()).copied()
+        from.get(usize::try_from(index).unwrap_or_default())
+            .copied()
     }
 }

@@ -121,3 +121,64 @@ impl Journal for Disk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(reading: u64) -> Changes {
+        Changes {
+            reading: Some(duologue_proto::ids::UnixMillis(reading)),
+            ..Changes::default()
+        }
+    }
+
+    fn readings(disk: &Disk) -> Vec<u64> {
+        let readings = disk.read().into_iter().filter_map(|group| group.reading);
+        readings.map(|reading| reading.0).collect()
+    }
+
+    /// What is there after a crash with one group synced and two behind it.
+    async fn after_a_crash(seed: u64) -> Vec<u64> {
+        let mut disk = Disk::new(seed, (1, 5));
+        disk.write(&group(1));
+        disk.sync().await.unwrap();
+        disk.write(&group(2));
+        disk.write(&group(3));
+        assert_eq!(readings(&disk), [1], "what is not synced is not there yet");
+        disk.crash();
+        readings(&disk)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_keeps_what_was_synced_and_any_beginning_of_the_rest() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..30 {
+            seen.insert(after_a_crash(seed).await);
+        }
+        let all = [vec![1], vec![1, 2], vec![1, 2, 3]];
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_that_fails_leaves_open_what_is_there() {
+        let mut disk = Disk::new(1, (1, 5));
+        disk.write(&group(1));
+        disk.fail();
+        assert!(disk.sync().await.is_err());
+        assert_eq!(readings(&disk), []);
+        disk.crash();
+        assert!(readings(&disk).len() <= 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sync_takes_its_time_and_a_stalled_one_longer() {
+        let mut disk = Disk::new(1, (3, 3));
+        let began = tokio::time::Instant::now();
+        disk.sync().await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_millis(3));
+        disk.stall(Duration::from_secs(2));
+        disk.sync().await.unwrap();
+        assert_eq!(began.elapsed(), Duration::from_millis(2_006));
+    }
+}

@@ -119,3 +119,53 @@ fn config(sends_per_second: u32) -> anyhow::Result<ChatConfig> {
         sessions_per_address: 1_000,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use duologue_proto::ids::UnixMillis;
+    use duologue_runtime::auth::DevKey;
+    use duologue_runtime::server::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use turmoil::established_tcp_stream_count_on as connections_of;
+    use turmoil::net::TcpStream;
+
+    use super::*;
+
+    /// The preface of HTTP/2, and settings that say nothing.
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    fn machine() -> Machine {
+        Machine {
+            seed: 1,
+            disk: Disk::new(1, (1, 1)),
+            clock: SimulatedClock::from(UnixMillis(1_800_000_000_000)),
+            key: DevKey::ephemeral(&SeededRandom::new(1)).verifier_key(),
+            call_millis: 0,
+            sends_per_second: 10_000,
+            starts: Arc::default(),
+        }
+    }
+
+    /// What was lost on a cut link does not come again, so that nothing but keepalive
+    /// ends the connection.
+    #[test]
+    fn keepalive_ends_a_connection_whose_link_was_cut() {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(1)
+            .simulation_duration(Duration::from_mins(2))
+            .build();
+        sim.host("server", || machine().run());
+        sim.client("client", async {
+            let mut stream = TcpStream::connect(("server", PORT)).await?;
+            stream.write_all(HELLO).await?;
+            stream.read_u8().await?;
+            turmoil::partition("client", "server");
+            tokio::time::sleep(KEEPALIVE_INTERVAL).await;
+            assert_eq!(connections_of("server"), 1);
+            tokio::time::sleep(KEEPALIVE_TIMEOUT + Duration::from_secs(1)).await;
+            assert_eq!(connections_of("server"), 0);
+            Ok(())
+        });
+        sim.run().unwrap();
+    }
+}

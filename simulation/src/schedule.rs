@@ -132,11 +132,9 @@ impl Plan {
                 };
                 (by, None, at)
             }
-            Fault::Partition
-            | Fault::LostUp
-            | Fault::LostDown
-            | Fault::Hold
-            | Fault::SlowLink => (Duration::ZERO, None, at),
+            Fault::Partition | Fault::LostUp | Fault::LostDown | Fault::Hold | Fault::SlowLink => {
+                (Duration::ZERO, None, at)
+            }
         }
     }
 
@@ -157,5 +155,61 @@ impl Plan {
 
     fn add(&mut self, at: Duration, act: Act) {
         self.due.push(Due { at, act });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_what_breaks() {
+        let options = Options::default();
+        assert_eq!(schedule(1, &options), schedule(1, &options));
+        assert_ne!(schedule(1, &options), schedule(2, &options));
+    }
+
+    #[test]
+    fn everything_is_whole_in_the_end() {
+        let options = Options::default();
+        for seed in 0..200 {
+            let (mut up, mut broken) = (true, BTreeSet::new());
+            for due in schedule(seed, &options) {
+                assert!(due.at < options.wild);
+                match due.act {
+                    Act::Strike(strike) if strike.fault == Fault::Crash => up = false,
+                    Act::Strike(strike) if strike.fault.is_of_link() => {
+                        assert!(broken.insert((strike.device, strike.fault)));
+                    }
+                    Act::Strike(_) => {}
+                    Act::End => up = false,
+                    Act::Start => up = true,
+                    Act::Mend { device, fault } => {
+                        assert!(broken.remove(&(device, fault)));
+                    }
+                }
+            }
+            assert!(up && broken.is_empty(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_asked_for_breaks() {
+        let options = Options {
+            faults: vec![Fault::Hold],
+            ..Options::default()
+        };
+        let strikes = schedule(1, &options);
+        assert!(!strikes.is_empty());
+        for due in strikes {
+            let is_hold = match due.act {
+                Act::Strike(strike) => strike.fault == Fault::Hold,
+                Act::Mend { fault, .. } => fault == Fault::Hold,
+                Act::Start | Act::End => false,
+            };
+            assert!(is_hold);
+        }
     }
 }

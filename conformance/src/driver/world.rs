@@ -13,8 +13,8 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use super::behaviour::{Behaviour, Counts};
 use super::Load;
+use super::behaviour::{Behaviour, Counts};
 use super::link::Gate;
 use super::surroundings::Surroundings;
 use crate::event::{Event, SessionNumber, User};

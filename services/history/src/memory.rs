@@ -153,8 +153,8 @@ impl<J: Journal> CommitStep for MemoryStep<J> {
             plan(&*tables, group, self.clock.now())
         };
         if !changes.is_empty() {
-            // A planted fault syncs a group only when the next one comes, or never.
             if planted(Mutant::AnswerBeforeSync) {
+                // What is written from here on is synced with the next group.
                 self.journal.sync().await?;
             }
             self.journal.write(&changes);
