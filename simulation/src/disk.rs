@@ -166,7 +166,7 @@ mod tests {
         disk.write(&group(1));
         disk.fail();
         assert!(disk.sync().await.is_err());
-        assert_eq!(readings(&disk), Vec::<u64>::new());
+        assert!(readings(&disk).is_empty());
         disk.crash();
         assert!(readings(&disk).len() <= 1);
     }

@@ -32,6 +32,9 @@ struct Cli {
     /// How long, in virtual seconds, clients do what they like and things break.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Run each seed twice, and compare the records.
+    #[arg(long)]
+    replay: bool,
     /// Save the record of the last seed, for `cargo run -p conformance -- --check`.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -57,7 +60,7 @@ fn main() -> Result<ExitCode> {
     thread::scope(|scope| {
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
         for _ in 0..threads {
-            scope.spawn(|| work(&batch, &options));
+            scope.spawn(|| work(&batch, &options, cli.replay));
         }
     });
     let batch = batch.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +126,7 @@ impl Batch {
 }
 
 /// Runs seeds while there are any.
-fn work(batch: &Mutex<Batch>, options: &Options) {
+fn work(batch: &Mutex<Batch>, options: &Options, replay: bool) {
     let lock = || batch.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         let (seed, is_last) = {
@@ -134,7 +137,10 @@ fn work(batch: &Mutex<Batch>, options: &Options) {
         // A defect of one seed is told with the others.
         let outcome = catch_unwind(|| run(seed, options));
         let failed = match &outcome {
-            Ok(Ok(outcome)) => tell(seed, &check(&outcome.record)),
+            Ok(Ok(outcome)) => {
+                let broken = tell(seed, &check(&outcome.record));
+                broken | (replay && differs(seed, options, outcome))
+            }
             Ok(Err(error)) => {
                 println!("seed {seed} shows nothing: {error:#}");
                 true
@@ -155,6 +161,24 @@ fn work(batch: &Mutex<Batch>, options: &Options) {
             }
         }
     }
+}
+
+/// Runs a seed again; true if anything else happened.
+fn differs(seed: u64, options: &Options, before: &Outcome) -> bool {
+    let Ok(again) = run(seed, options) else {
+        println!("seed {seed} shows nothing when it is run again");
+        return true;
+    };
+    let (one, other) = (&before.record.entries, &again.record.entries);
+    if one == other {
+        return false;
+    }
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other);
+    let same = same.count();
+    println!("seed {seed} does not replay:");
+    println!("    {:?}", one.get(same));
+    println!("    {:?}", other.get(same));
+    true
 }
 
 /// Prints what a seed has broken; true if anything.

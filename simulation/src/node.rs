@@ -19,13 +19,14 @@ use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimit;
 use duologue_runtime::server::{self, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
+use tokio::sync::Notify;
 use tonic::service::Routes;
 use turmoil::net::TcpListener;
 
 use crate::clock::SimulatedClock;
 use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::network::{PORT, accepted};
+use crate::network::{PORT, Sockets};
 use crate::presence::SlowPresence;
 use crate::store::{Pace, SlowStore};
 
@@ -40,6 +41,9 @@ pub(crate) struct Machine {
     pub(crate) sends_per_second: u32,
     /// Starts so far: each draws ids of its own.
     pub(crate) starts: Arc<AtomicU64>,
+    pub(crate) sockets: Sockets,
+    /// Takes the machine off the network, before it crashes.
+    pub(crate) unplug: Arc<Notify>,
 }
 
 impl Machine {
@@ -58,9 +62,18 @@ impl Machine {
         };
         let chat = Chat::start(config(self.sends_per_second)?, parts).await?;
         let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
-        let guarded = listener::guard(accepted(listener), GuardConfig::default());
-        let stack = self.stack(&metrics)?;
-        Ok(server::serve(stack, Routes::new(chat.server()), guarded).await?)
+        let accepted = self.sockets.accepted(listener);
+        let guarded = listener::guard(accepted, GuardConfig::default());
+        let served = server::serve(self.stack(&metrics)?, Routes::new(chat.server()), guarded);
+        tokio::select! {
+            biased;
+            () = self.unplug.notified() => {
+                self.sockets.tear();
+                // The rest of the machine goes on for as long as it is let.
+                std::future::pending().await
+            }
+            served = served => Ok(served?),
+        }
     }
 
     fn history(&self, start: u64) -> anyhow::Result<History> {
@@ -143,6 +156,8 @@ mod tests {
             call_millis: 0,
             sends_per_second: 10_000,
             starts: Arc::default(),
+            sockets: Sockets::default(),
+            unplug: Arc::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::clock::SimulatedClock;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::faults::Fault;
-use crate::network::{PORT, SEGMENTS, dial};
+use crate::network::{PORT, SEGMENTS, Sockets, dial};
 use crate::node::Machine;
 use crate::schedule::{Act, Due, Strike, schedule};
 use crate::tally::Tally;
@@ -56,6 +56,8 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome> {
         call_millis: options.call_millis,
         sends_per_second: options.sends_per_second,
         starts: Arc::default(),
+        sockets: Sockets::default(),
+        unplug: Arc::default(),
     };
     let started = machine.clone();
     sim.host(SERVER, move || started.clone().run());
@@ -125,23 +127,27 @@ impl Simulation<'_> {
         let mut schedule = schedule.into_iter().peekable();
         loop {
             while let Some(due) = schedule.next_if(|due| due.at <= self.sim.elapsed()) {
-                self.perform(due.act);
+                self.perform(due.act)?;
             }
-            let over = self.sim.step().map_err(|error| anyhow!("{error}"))?;
-            if over {
+            if self.step()? {
                 return Ok(());
             }
         }
     }
 
-    fn perform(&mut self, act: Act) {
+    /// True if it is over.
+    fn step(&mut self) -> Result<bool> {
+        self.sim.step().map_err(|error| anyhow!("{error}"))
+    }
+
+    fn perform(&mut self, act: Act) -> Result<()> {
         match act {
             Act::Strike(strike) => {
                 let what = strike.fault.name().to_owned();
                 self.recorder.note(Event::Kill { what });
-                self.strike(&strike);
+                self.strike(&strike)?;
             }
-            Act::End => self.crash(),
+            Act::End => self.crash()?,
             Act::Start => {
                 self.recorder.note(Event::Heal);
                 self.sim.bounce(SERVER);
@@ -151,13 +157,14 @@ impl Simulation<'_> {
                 self.mend(device, fault);
             }
         }
+        Ok(())
     }
 
-    fn strike(&mut self, strike: &Strike) {
+    fn strike(&mut self, strike: &Strike) -> Result<()> {
         let clients = name(strike.device);
         let step = i64::try_from(strike.by.as_millis()).unwrap_or_default();
         match strike.fault {
-            Fault::Crash => self.crash(),
+            Fault::Crash => self.crash()?,
             Fault::FailedSync => self.machine.disk.fail(),
             Fault::StalledSync => self.machine.disk.stall(strike.by),
             Fault::ClockForward => self.machine.clock.step(step),
@@ -170,6 +177,7 @@ impl Simulation<'_> {
                 .sim
                 .set_link_max_message_latency(clients, SERVER, strike.by),
         }
+        Ok(())
     }
 
     fn mend(&mut self, device: usize, fault: Fault) {
@@ -191,9 +199,12 @@ impl Simulation<'_> {
         }
     }
 
-    fn crash(&mut self) {
+    fn crash(&mut self) -> Result<()> {
+        self.machine.unplug.notify_one();
+        self.step()?;
         self.sim.crash(SERVER);
         self.machine.disk.crash();
+        Ok(())
     }
 
     fn outcome(self, ended: driver::Outcome) -> Outcome {
