@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use conformance::check::{Violation, check};
-use conformance::driver::{self, Behaviour, Kind, Options};
+use conformance::driver::{self, Behaviour, Kind, Load, Options};
 use conformance::event::Event;
 use conformance::faults;
 use conformance::record::Record;
@@ -76,11 +76,10 @@ async fn main() -> Result<ExitCode> {
 
 fn options(cli: &Cli) -> Result<Options> {
     let address = cli.addr.strip_prefix("http://").unwrap_or(&cli.addr);
-    Ok(Options {
+    let load = Load {
         address: address
             .parse()
             .with_context(|| format!("{} is not http://ADDRESS:PORT", cli.addr))?,
-        data: cli.data.clone(),
         users: cli.users,
         devices: cli.devices,
         wild: Duration::from_secs(cli.seconds),
@@ -90,6 +89,10 @@ fn options(cli: &Cli) -> Result<Options> {
         } else {
             Kind::Stubs
         },
+    };
+    Ok(Options {
+        data: cli.data.clone(),
+        load,
     })
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Our crates, each with those of ours that it may use, also in tests.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("bench", &["duologue-proto", "duologue-runtime"]),
     ("duologue-proto", &[]),
     ("duologue-runtime", &["duologue-proto"]),
@@ -33,6 +33,19 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     (
         "conformance",
         &["duologue-client", "duologue-proto", "duologue-runtime"],
+    ),
+    (
+        // Wired as the program is, with the program's own adapters.
+        "simulation",
+        &[
+            "conformance",
+            "duologue",
+            "duologue-chat",
+            "duologue-history",
+            "duologue-presence",
+            "duologue-proto",
+            "duologue-runtime",
+        ],
     ),
     (
         "xtask",

@@ -5,6 +5,7 @@ mod check;
 mod codegen;
 #[cfg(feature = "e2e")]
 mod e2e;
+mod simulate;
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,9 @@ enum Task {
     Check,
     /// Measure the program, built for release: see `cargo xtask bench relay --help`.
     Bench(bench::Options),
+    /// Run the whole system in virtual time, once per seed: see `cargo xtask simulate
+    /// --help`.
+    Simulate(simulate::Options),
     /// Run the built program: what the README shows, a drain, kills, broken disks.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
@@ -32,6 +36,7 @@ fn main() -> Result<()> {
         Task::Codegen => codegen::run(&root, &root.join(codegen::GENERATED)),
         Task::Check => check::run(&root),
         Task::Bench(options) => bench::run(&root, &options),
+        Task::Simulate(options) => simulate::run(&root, &options),
         #[cfg(feature = "e2e")]
         Task::E2e(options) => e2e::run(&root, &options),
     }

@@ -18,7 +18,7 @@ use super::behaviour::Behaviour;
 use super::link::{Gate, Mode, channel_of};
 use super::rng::Rng;
 use super::stream::{Link, converse};
-use super::world::{LONG, SHORT, Stage, World, now_millis};
+use super::world::{LONG, SHORT, Stage, World};
 use crate::event::{Connect, Cursor, CursorMove, Door, Event, Send, SessionNumber, User, digest};
 
 /// Time between two things that the application does.
@@ -82,7 +82,7 @@ impl Actor {
             lost: false,
             device: DeviceId::parse(&format!("d{device}"))?,
             folder: tempfile::tempdir()?,
-            gate: Gate::new(),
+            gate: world.gate(),
             broken_until: None,
             lane: world.recorder.number(),
             last_move: Instant::now(),
@@ -147,7 +147,7 @@ impl Actor {
 
     /// Starts a client from what the last one has saved.
     async fn start(&mut self) -> Result<(Client, Events)> {
-        self.gate = Gate::new();
+        self.gate = self.world.gate();
         self.broken_until = None;
         self.lost = false;
         self.connected = false;
@@ -350,7 +350,7 @@ impl Actor {
             user: self.user.clone(),
             device: self.device.to_string(),
             // The client's own number may be ahead by a few connects.
-            number: now_millis() + 1_000,
+            number: world.now_millis() + 1_000,
             door: Door::Converse,
             token: String::new(),
             positions: BTreeMap::new(),

@@ -10,7 +10,6 @@ use tonic::Status;
 use super::behaviour::Behaviour;
 use super::device::Device;
 use super::stream::{Link, Stream, converse, subscribe};
-use super::world::now_millis;
 use crate::event::{Connect, Cursor, CursorMove, Door, Event, SessionNumber, User};
 
 /// Small, so that who does not read is soon felt by the server.
@@ -64,7 +63,7 @@ impl Device {
 
     /// A `Hello`: mostly with all that the device has, sometimes with less.
     fn hello(&mut self, session: SessionNumber, afresh: bool) -> (Connect, wire::Hello) {
-        let number = now_millis().max(self.memory.number + 1);
+        let number = self.world.now_millis().max(self.memory.number + 1);
         self.memory.number = number;
         let (token, positions) = match self.rng.between(0, 99) {
             _ if afresh => (String::new(), self.positions(u64::MAX)),

@@ -10,11 +10,16 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::surroundings::{Dial, Io};
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that is silent for this long is asked whether it lives, and given
+/// up if it does not answer for as long: as every client should do, since nothing
+/// else tells that the way to the server has lost something for good.
+const KEEPALIVE: Duration = Duration::from_secs(5);
 
 /// What a connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +30,11 @@ pub(super) enum Mode {
 }
 
 /// Governs the connections of one channel; cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Gate(Arc<Mutex<Inner>>);
+#[derive(Clone)]
+pub(super) struct Gate {
+    dial: Dial,
+    inner: Arc<Mutex<Inner>>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -35,11 +43,16 @@ struct Inner {
 }
 
 impl Gate {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Inner {
+    /// An open gate, behind which connections are made in this way.
+    pub(super) fn new(dial: Dial) -> Self {
+        let inner = Inner {
             mode: Mode::Open,
             wakers: Vec::new(),
-        })))
+        };
+        Self {
+            dial,
+            inner: Arc::new(Mutex::new(inner)),
+        }
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -72,14 +85,13 @@ impl Gate {
         if self.lock().mode == Mode::Cut {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let stream = (self.dial)(address).await?;
         Ok(TokioIo::new(Gated { stream, gate: self }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Whole between any two statements.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,12 +130,16 @@ fn endpoint(address: SocketAddr) -> Endpoint {
         .build()
         // An address and a port are an authority.
         .unwrap_or_default();
-    Endpoint::from(uri).connect_timeout(CONNECT_TIMEOUT)
+    Endpoint::from(uri)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
 }
 
 /// A TCP connection behind a gate.
 pub(super) struct Gated {
-    stream: TcpStream,
+    stream: Box<dyn Io>,
     gate: Gate,
 }
 
@@ -163,9 +179,18 @@ impl AsyncWrite for Gated {
 mod tests {
     use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    fn gate() -> Gate {
+        Gate::new(Arc::new(|address| {
+            Box::pin(async move {
+                let stream: Box<dyn Io> = Box::new(TcpStream::connect(address).await?);
+                Ok(stream)
+            })
+        }))
+    }
 
     async fn pair(gate: &Gate) -> (Gated, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -176,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_frozen_connection_stands_still_and_goes_on_when_it_is_thawed() {
-        let gate = Gate::new();
+        let gate = gate();
         let (mut near, mut far) = pair(&gate).await;
         gate.set(Mode::Frozen);
         far.write_all(b"x").await.unwrap();
@@ -193,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_wakes_who_waits_and_refuses_new_connections() {
-        let gate = Gate::new();
+        let gate = gate();
         let (mut near, far) = pair(&gate).await;
         let mut byte = [0];
         {

@@ -1,7 +1,8 @@
 //! Many users with several devices, over real sockets, who do what clients and
-//! networks do. A seed decides what they do; timing is the machine's.
+//! networks do. A seed decides what they do; timing is the machine's. A simulation
+//! passes other [`Surroundings`], and then everything is the seed's.
 //!
-//! It runs against loopback only, for a given time, and ends by itself.
+//! [`run`] is against loopback only. A run has a given time, and ends by itself.
 
 mod behaviour;
 mod calls;
@@ -16,6 +17,7 @@ mod memory;
 mod rng;
 mod sends;
 mod stream;
+mod surroundings;
 mod world;
 
 use std::net::SocketAddr;
@@ -23,13 +25,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use duologue_runtime::auth::DevKey;
 use tokio::task::JoinSet;
 
 pub use self::behaviour::{Behaviour, Counts};
 use self::behaviour::{OF_CLIENT, OF_STUBS};
 use self::client::Actor;
 use self::device::Device;
+pub use self::surroundings::{Dial, Dialing, Io, Surroundings};
 use self::world::World;
 use crate::event::Event;
 use crate::record::{Record, Recorder};
@@ -51,13 +53,20 @@ pub enum Kind {
     Client,
 }
 
-/// What to run.
+/// What to run against a server on this machine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the server listens; loopback only.
-    pub address: SocketAddr,
     /// The server's data directory, with the development key that signs tokens.
     pub data: PathBuf,
+    /// Who does what.
+    pub load: Load,
+}
+
+/// Who does what, and how long.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Where the server listens.
+    pub address: SocketAddr,
     /// How many users, 2 to [`MAX_USERS`].
     pub users: usize,
     /// Devices of each, 2 to [`MAX_DEVICES`].
@@ -87,41 +96,66 @@ pub async fn run(options: Options) -> Result<Outcome> {
 
 /// Runs, and writes to a record in which the caller notes what it breaks.
 pub async fn run_with(options: Options, recorder: Recorder) -> Result<Outcome> {
+    let Options { data, load } = options;
     ensure!(
-        options.address.ip().is_loopback(),
+        load.address.ip().is_loopback(),
         "{} is not on this machine: only loopback is driven",
-        options.address
+        load.address
     );
-    ensure!(
-        (2..=MAX_USERS).contains(&options.users) && (2..=MAX_DEVICES).contains(&options.devices),
-        "2 to {MAX_USERS} users with 2 to {MAX_DEVICES} devices each are allowed"
-    );
-    ensure!(
-        options.wild <= MAX_WILD,
-        "at most {} seconds are allowed",
-        MAX_WILD.as_secs()
-    );
-    let key = DevKey::load_or_create(&options.data).context("no key to sign tokens with")?;
-    let (required, mode) = match options.kind {
-        Kind::Stubs => (OF_STUBS, "stubs"),
-        Kind::Client => (OF_CLIENT, "client"),
-    };
-    let counts = Counts::requiring(required);
-    let world = World::new(
-        options.address,
-        key,
-        (recorder, counts.clone()),
-        (options.users, options.seed),
-        options.wild,
-    );
-    world.note(Event::Begin {
-        seed: options.seed,
-        mode: mode.into(),
-    });
+    let surroundings =
+        Surroundings::of_this_machine(&data).context("no key to sign tokens with")?;
+    let devices = load.devices;
+    let driver = Driver::new(load, surroundings, recorder)?;
     let mut clients = JoinSet::new();
-    for user in 0..options.users {
-        for device in 0..options.devices {
-            match options.kind {
+    for device in 0..devices {
+        let driver = driver.clone();
+        clients.spawn(async move { driver.live(device).await });
+    }
+    let finished = driver.finish().await;
+    while let Some(ended) = clients.join_next().await {
+        ended.context("clients have panicked")??;
+    }
+    finished
+}
+
+/// A run, in parts that may be in several runtimes, as on several machines: in each
+/// [`Driver::live`], and in one of them [`Driver::finish`], all begun at once.
+#[derive(Clone)]
+pub struct Driver {
+    world: World,
+    load: Load,
+}
+
+impl Driver {
+    /// A run that begins now, and writes to this record.
+    pub fn new(load: Load, surroundings: Surroundings, recorder: Recorder) -> Result<Self> {
+        ensure!(
+            (2..=MAX_USERS).contains(&load.users) && (2..=MAX_DEVICES).contains(&load.devices),
+            "2 to {MAX_USERS} users with 2 to {MAX_DEVICES} devices each are allowed"
+        );
+        ensure!(
+            load.wild <= MAX_WILD,
+            "at most {} seconds are allowed",
+            MAX_WILD.as_secs()
+        );
+        let (required, mode) = match load.kind {
+            Kind::Stubs => (OF_STUBS, "stubs"),
+            Kind::Client => (OF_CLIENT, "client"),
+        };
+        let world = World::new(&load, surroundings, recorder, Counts::requiring(required));
+        world.note(Event::Begin {
+            seed: load.seed,
+            mode: mode.into(),
+        });
+        Ok(Self { world, load })
+    }
+
+    /// This device of every user lives until the run is over.
+    pub async fn live(&self, device: usize) -> Result<()> {
+        let world = self.world.begun_here(self.load.wild);
+        let mut clients = JoinSet::new();
+        for user in 0..self.load.users {
+            match self.load.kind {
                 Kind::Stubs => {
                     let device = Device::new(world.clone(), user, device).run();
                     clients.spawn(async {
@@ -134,14 +168,22 @@ pub async fn run_with(options: Options, recorder: Recorder) -> Result<Outcome> {
                 }
             }
         }
+        while let Some(ended) = clients.join_next().await {
+            ended.context("a client has panicked")??;
+        }
+        Ok(())
     }
-    let count = clients.len();
-    tokio::time::sleep_until(world.end).await;
-    let finished = finish::finish(&world, count).await;
-    world.enter(world::Stage::Over);
-    let record = finished?;
-    while let Some(ended) = clients.join_next().await {
-        ended.context("a client has panicked")??;
+
+    /// Waits until everybody has done what they like, and ends the run.
+    pub async fn finish(&self) -> Result<Outcome> {
+        let world = self.world.begun_here(self.load.wild);
+        tokio::time::sleep_until(world.end).await;
+        let clients = self.load.users * self.load.devices;
+        let finished = finish::finish(&world, clients).await;
+        world.enter(world::Stage::Over);
+        Ok(Outcome {
+            record: finished?,
+            counts: world.counts.clone(),
+        })
     }
-    Ok(Outcome { record, counts })
 }

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::ids::UserId;
-use duologue_runtime::auth::DevKey;
-use duologue_runtime::clock::{Clock as _, SystemClock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::Load;
 use super::behaviour::{Behaviour, Counts};
 use super::link::Gate;
+use super::surroundings::Surroundings;
 use crate::event::{Event, SessionNumber, User};
 use crate::record::Recorder;
 
@@ -24,11 +24,6 @@ use crate::record::Recorder;
 pub(super) const LONG: Duration = Duration::from_hours(1);
 /// A token that expires in mid-stream.
 pub(super) const SHORT: Duration = Duration::from_secs(2);
-
-/// The system's clock, in milliseconds since 1970.
-pub(super) fn now_millis() -> u64 {
-    SystemClock.now().0
-}
 
 /// What a run consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +38,12 @@ pub(super) enum Stage {
 
 /// What all clients share; cheap to clone.
 #[derive(Clone)]
-pub(super) struct World(Arc<Shared>);
+pub(super) struct World {
+    shared: Arc<Shared>,
+    /// When clients may no longer do what they like. An instant of this runtime:
+    /// a simulated machine has one of its own.
+    pub(super) end: Instant,
+}
 
 pub(super) struct Shared {
     pub(super) address: SocketAddr,
@@ -51,8 +51,7 @@ pub(super) struct Shared {
     pub(super) counts: Counts,
     pub(super) users: Vec<User>,
     pub(super) seed: u64,
-    pub(super) end: Instant,
-    key: DevKey,
+    surroundings: Surroundings,
     stage: watch::Sender<Stage>,
     open: Mutex<BTreeSet<SessionNumber>>,
     ready: watch::Sender<usize>,
@@ -62,34 +61,50 @@ impl std::ops::Deref for World {
     type Target = Shared;
 
     fn deref(&self) -> &Shared {
-        &self.0
+        &self.shared
     }
 }
 
 impl World {
+    /// The world of a run that begins now.
     pub(super) fn new(
-        address: SocketAddr,
-        key: DevKey,
-        (recorder, counts): (Recorder, Counts),
-        (users, seed): (usize, u64),
-        wild: Duration,
+        load: &Load,
+        surroundings: Surroundings,
+        recorder: Recorder,
+        counts: Counts,
     ) -> Self {
         // Names of their own for every run: what earlier runs left is not met.
-        let run = format!("c{:x}-{seed}", SystemClock.now().0);
-        Self(Arc::new(Shared {
-            address,
+        let run = format!("c{:x}-{}", surroundings.clock.now().0, load.seed);
+        let shared = Shared {
+            address: load.address,
             recorder,
             counts,
-            users: (0..users)
+            users: (0..load.users)
                 .map(|number| format!("{run}-u{number}"))
                 .collect(),
-            seed,
-            end: Instant::now() + wild,
-            key,
+            seed: load.seed,
+            surroundings,
             stage: watch::Sender::new(Stage::Wild),
             open: Mutex::default(),
             ready: watch::Sender::new(0),
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            end: Instant::now() + load.wild,
+        }
+    }
+
+    /// The same, as it is seen in this runtime, where the run begins now.
+    pub(super) fn begun_here(&self, wild: Duration) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            end: Instant::now() + wild,
+        }
+    }
+
+    /// The clients' clock, in milliseconds since 1970.
+    pub(super) fn now_millis(&self) -> u64 {
+        self.surroundings.clock.now().0
     }
 
     pub(super) fn note(&self, event: Event) {
@@ -131,12 +146,18 @@ impl World {
 
     pub(super) fn token(&self, user: &str, lifetime: Duration) -> Result<String, Status> {
         let user = UserId::parse(user).map_err(|_| Status::internal("not a user id"))?;
-        Ok(self.key.sign(&user, lifetime, &SystemClock))
+        let Surroundings { key, clock, .. } = &self.surroundings;
+        Ok(key.sign(&user, lifetime, clock.as_ref()))
+    }
+
+    /// A gate, open, behind which connections are made.
+    pub(super) fn gate(&self) -> Gate {
+        Gate::new(Arc::clone(&self.surroundings.dial))
     }
 
     /// A way to the server of its own, with its gate.
     pub(super) fn link(&self, window_bytes: u32) -> (ChatServiceClient<Channel>, Gate) {
-        let gate = Gate::new();
+        let gate = self.gate();
         let channel = super::link::channel(self.address, &gate, window_bytes);
         (ChatServiceClient::new(channel), gate)
     }

@@ -22,6 +22,7 @@ use std::thread;
 use duologue_proto::ids::{ConversationId, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::faults::{self, Point};
+use futures_executor::block_on;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use self::operation::{Operation, Outcome};
@@ -42,7 +43,12 @@ pub trait CommitStep: Send + 'static {
     /// any reader sees any of it. Returns one outcome per operation. After an
     /// error, which says that the group's fate is not known, it is not called
     /// again.
-    fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError>;
+    ///
+    /// On a thread it may block; on a task it waits.
+    fn commit(
+        &mut self,
+        group: Vec<Operation>,
+    ) -> impl Future<Output = Result<Vec<Outcome>, CommitError>> + Send;
 }
 
 /// Why a commit failed. What of its group is stored is not known.
@@ -67,15 +73,11 @@ pub struct Committer {
 impl Committer {
     /// Commits on a thread of its own, for a step that blocks.
     pub fn on_thread(step: impl CommitStep) -> io::Result<Self> {
-        let (mut committer, mut inbox) = Self::new();
-        let mut work = Work::new(step, &committer);
+        let (mut committer, inbox) = Self::new();
+        let work = Work::new(step, &committer);
         let thread = thread::Builder::new()
             .name("history-writer".into())
-            .spawn(move || {
-                while let Some(group) = inbox.next_blocking() {
-                    work.commit(group);
-                }
-            })?;
+            .spawn(move || block_on(work.run(inbox)))?;
         committer.thread = Some(thread);
         Ok(committer)
     }
@@ -83,14 +85,10 @@ impl Committer {
     /// Commits on a task of the current runtime, for a step that does not block;
     /// so a simulation in virtual time can run it.
     pub fn on_task(step: impl CommitStep) -> Self {
-        let (committer, mut inbox) = Self::new();
-        let mut work = Work::new(step, &committer);
+        let (committer, inbox) = Self::new();
+        let work = Work::new(step, &committer);
         // It ends by itself once the handle is gone and the queue is empty.
-        duologue_runtime::task::spawn("history-writer", async move {
-            while let Some(group) = inbox.next().await {
-                work.commit(group);
-            }
-        });
+        duologue_runtime::task::spawn("history-writer", work.run(inbox));
         committer
     }
 
@@ -242,11 +240,6 @@ impl Inbox {
         Some(self.fill(first))
     }
 
-    fn next_blocking(&mut self) -> Option<Vec<Request>> {
-        let first = self.0.blocking_recv()?;
-        Some(self.fill(first))
-    }
-
     fn fill(&mut self, first: Request) -> Vec<Request> {
         let mut bytes = first.operation.bytes();
         let mut group = vec![first];
@@ -275,7 +268,13 @@ impl<S: CommitStep> Work<S> {
         }
     }
 
-    fn commit(&mut self, group: Vec<Request>) {
+    async fn run(mut self, mut inbox: Inbox) {
+        while let Some(group) = inbox.next().await {
+            self.commit(group).await;
+        }
+    }
+
+    async fn commit(&mut self, group: Vec<Request>) {
         let mut operations = Vec::with_capacity(group.len());
         let mut waiting = Vec::with_capacity(group.len());
         for request in group {
@@ -291,7 +290,7 @@ impl<S: CommitStep> Work<S> {
         }
         // Until the commit returns, even by a panic, nothing more is taken.
         let mut guard = StopOnPanic(Some(&self.stopped));
-        let result = self.step.commit(operations);
+        let result = self.step.commit(operations).await;
         guard.0 = None;
         match result {
             Ok(outcomes) => {

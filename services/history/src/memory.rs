@@ -1,7 +1,8 @@
 //! The engine in memory: for tests, and for `--data memory`.
 //!
 //! Writes go through the same writer and the same rules as those of the embedded
-//! engine; nothing outlives the process.
+//! engine. Nothing outlives the process, unless there is a [`Journal`]: so a
+//! simulation gives it a disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
+use duologue_runtime::faults::{Mutant, planted};
 
 use crate::committer::rules::{Changes, Stored, plan};
 use crate::committer::{CommitError, CommitStep, Committer, Operation, Outcome};
@@ -30,13 +32,27 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty history. It commits on a task of the current runtime.
     pub fn new(clock: Arc<dyn Clock>, random: &dyn Random) -> Self {
-        let tables = Arc::new(RwLock::new(Tables::default()));
+        Self::recover(new_history_id(random), [], NoJournal, clock)
+    }
+
+    /// The history that was written to a journal, in the order of writing. It
+    /// commits to that journal on a task of the current runtime.
+    pub fn recover(
+        history_id: HistoryId,
+        groups: impl IntoIterator<Item = Changes>,
+        journal: impl Journal,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let mut tables = Tables::default();
+        groups.into_iter().for_each(|group| tables.apply(group));
+        let tables = Arc::new(RwLock::new(tables));
         let step = MemoryStep {
             tables: Arc::clone(&tables),
+            journal,
             clock,
         };
         Self {
-            history_id: new_history_id(random),
+            history_id,
             tables,
             committer: Committer::on_task(step),
         }
@@ -44,6 +60,27 @@ impl MemoryStore {
 
     fn tables(&self) -> RwLockReadGuard<'_, Tables> {
         self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a history in memory writes what shall outlive its process.
+pub trait Journal: Send + 'static {
+    /// Appends what a group changes. It is not durable yet.
+    fn write(&mut self, changes: &Changes);
+
+    /// Returns once everything written is durable. After an error, which says that
+    /// this is not known, nothing more is written.
+    fn sync(&mut self) -> impl Future<Output = Result<(), CommitError>> + Send;
+}
+
+/// Nothing outlives the process.
+struct NoJournal;
+
+impl Journal for NoJournal {
+    fn write(&mut self, _: &Changes) {}
+
+    async fn sync(&mut self) -> Result<(), CommitError> {
+        Ok(())
     }
 }
 
@@ -111,16 +148,30 @@ impl Stored for Tables {
     }
 }
 
-struct MemoryStep {
+struct MemoryStep<J> {
     tables: Arc<RwLock<Tables>>,
+    journal: J,
     clock: Arc<dyn Clock>,
 }
 
-impl CommitStep for MemoryStep {
-    fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let (changes, outcomes) = plan(&*tables, group, self.clock.now());
-        tables.apply(changes);
+impl<J: Journal> CommitStep for MemoryStep<J> {
+    async fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
+        let (changes, outcomes) = {
+            let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+            plan(&*tables, group, self.clock.now())
+        };
+        if !changes.is_empty() {
+            if planted(Mutant::AnswerBeforeSync) {
+                // What is written from here on is synced with the next group.
+                self.journal.sync().await?;
+            }
+            self.journal.write(&changes);
+            if !planted(Mutant::AnswerBeforeSync) && !planted(Mutant::NoSync) {
+                self.journal.sync().await?;
+            }
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            tables.apply(changes);
+        }
         Ok(outcomes)
     }
 }

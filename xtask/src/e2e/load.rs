@@ -53,13 +53,15 @@ impl Load {
 
     fn options(&self, address: SocketAddr, folder: &Path) -> driver::Options {
         driver::Options {
-            address,
             data: folder.join("data"),
-            users: USERS,
-            devices: DEVICES,
-            wild: self.wild,
-            seed: self.seed,
-            kind: self.kind,
+            load: driver::Load {
+                address,
+                users: USERS,
+                devices: DEVICES,
+                wild: self.wild,
+                seed: self.seed,
+                kind: self.kind,
+            },
         }
     }
 

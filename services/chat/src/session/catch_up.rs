@@ -18,7 +18,7 @@ use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
 use super::opening::pause;
-use super::{Effect, Now, RETRY_PAUSE, Session};
+use super::{Effect, MAX_SESSION, Now, RETRY_PAUSE, Session};
 use crate::frame::{Down, FRAME};
 
 /// Bytes of envelopes in one read.
@@ -287,6 +287,9 @@ impl Session {
     }
 
     pub(super) fn proceed_reads(&mut self, now: Now) {
+        if planted(Mutant::ServedNoMoreAfterFull) && !self.has_room_for(RESERVED_BYTES) {
+            self.catch_up.paused_until = Some(now.instant + MAX_SESSION);
+        }
         if self
             .catch_up
             .paused_until

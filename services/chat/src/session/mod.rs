@@ -36,7 +36,6 @@ use duologue_proto::ids::{
 use duologue_proto::limits::HEARTBEAT_INTERVAL;
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
-use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::Refusal;
 use tokio::time::Instant;
 
@@ -300,10 +299,6 @@ impl Session {
             Input::Presence(presence) => self.on_presence(presence),
             Input::PresenceLost => self.hints.lose_presence(),
             Input::PresencePage(after, page) => self.on_presence_page(after, page, now),
-            // What the device takes is not noticed any more.
-            Input::Outbox(_)
-                if planted(Mutant::ServedNoMoreAfterFull)
-                    && self.outbox_bytes >= OUTBOX_BYTES / 2 => {}
             Input::Outbox(bytes) => self.outbox_bytes = bytes,
             Input::Resync => self.sync.request(),
             Input::Superseded => self.on_superseded(),

@@ -39,7 +39,7 @@ pub trait Stored {
 }
 
 /// What a group changes: to be made durable in one step, all or nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Changes {
     /// Of each conversation the messages that fill the slots behind its head, in
     /// order; never none.

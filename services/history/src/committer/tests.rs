@@ -15,7 +15,7 @@ use crate::contract_tests::{START, between, message, run_at, stored, user, waits
 type Commit = Result<Vec<Outcome>, CommitError>;
 
 impl<F: FnMut(Vec<Operation>) -> Commit + Send + 'static> CommitStep for F {
-    fn commit(&mut self, group: Vec<Operation>) -> Commit {
+    async fn commit(&mut self, group: Vec<Operation>) -> Commit {
         self(group)
     }
 }

@@ -69,7 +69,7 @@ impl EmbeddedStep {
 }
 
 impl CommitStep for EmbeddedStep {
-    fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
+    async fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
         let failed = |error: fjall::Error| CommitError(error.to_string());
         self.wait_for_room().map_err(failed)?;
         let (changes, outcomes) = plan(&*self, group, self.clock.now());

@@ -51,9 +51,9 @@ struct Before<S, F>(S, F);
 impl<S: CommitStep, F: FnMut() -> Result<(), CommitError> + Send + 'static> CommitStep
     for Before<S, F>
 {
-    fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
+    async fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
         (self.1)()?;
-        self.0.commit(group)
+        self.0.commit(group).await
     }
 }
 

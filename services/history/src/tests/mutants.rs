@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use duologue_proto::ids::Seq;
-use duologue_proto::message::Cursor;
 use duologue_runtime::faults::{Mutant, plant, proof};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,7 +11,7 @@ use futures_util::future::BoxFuture;
 use super::faults::PutFault;
 use super::promises::{Device, Findings, check_conversation};
 use super::simulation::simulate;
-use super::{World, draft, fill, move_cursor, run, send, user};
+use super::{World, draft, fill, run, send};
 
 /// Seeds of the simulation that are tried.
 const SEEDS: u64 = 40;
@@ -70,11 +68,6 @@ const CAUGHT: &[(Mutant, &str, Run)] = &[
         Mutant::LatePutSent,
         "sync_lists_messages",
         Steps(|world, findings| a_writer_paused_before_its_put(world, findings).boxed()),
-    ),
-    (
-        Mutant::CursorLowered,
-        "cursor_never_lowered",
-        Steps(|world, findings| a_cursor_repeated_by_an_older_device(world, findings).boxed()),
     ),
 ];
 
@@ -185,18 +178,6 @@ async fn a_writer_paused_before_its_put(world: &World, findings: &Findings) {
     tokio::join!(send(&world.history, vec![draft("a", 0)]), meanwhile);
     world.clock.advance(Duration::from_mins(1));
     world.bob_syncs(&mut bob, findings).await;
-}
-
-async fn a_cursor_repeated_by_an_older_device(world: &World, findings: &Findings) {
-    fill(&world.history, 1, 5).await;
-    let at = |seq| Cursor::asked(Some(Seq(seq)), None);
-    for asked in [at(4), at(2)] {
-        let moved = move_cursor(&world.history, "bob", "alice", asked);
-        moved.await.unwrap();
-    }
-    let (bob, alice) = (user("bob"), user("alice"));
-    let own = world.memory.cursors(&bob, &alice).await.unwrap().own;
-    findings.check("cursor_never_lowered", own.covers(at(4)), own.delivered);
 }
 
 /// The promises that a run has broken.

@@ -1,0 +1,54 @@
+//! A few seeds. Many are run by `cargo xtask simulate`.
+
+use std::thread;
+
+use conformance::check::check;
+use simulation::{Options, Outcome, Tally, run};
+
+/// Seeds side by side, each on a thread of its own.
+fn outcomes(seeds: impl IntoIterator<Item = u64>) -> Vec<(u64, Outcome)> {
+    thread::scope(|scope| {
+        let running: Vec<_> = seeds
+            .into_iter()
+            .map(|seed| {
+                let run = move || run(seed, &Options::default()).expect("the run shows something");
+                (seed, scope.spawn(run))
+            })
+            .collect();
+        let ended = running.into_iter();
+        ended
+            .map(|(seed, run)| (seed, run.join().expect("no seed panics")))
+            .collect()
+    })
+}
+
+#[test]
+fn every_promise_is_kept_and_everything_was_tried() {
+    let mut tally = Tally::default();
+    for (seed, outcome) in outcomes(1..=8) {
+        let violations = check(&outcome.record);
+        assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
+        tally.add(&outcome.tally);
+    }
+    let missing = tally.missing(&Options::default().faults);
+    assert!(missing.is_empty(), "these never happened: {missing:?}");
+    assert!(tally.lost_groups > 0, "no crash has lost anything");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    let runs = outcomes([1, 2, 1, 2]);
+    let records: Vec<_> = runs
+        .iter()
+        .map(|(_, outcome)| &outcome.record.entries)
+        .collect();
+    for (one, again) in [(0, 2), (1, 3)] {
+        let differs = records[one]
+            .iter()
+            .zip(records[again])
+            .find(|(one, again)| one != again);
+        assert_eq!(differs, None);
+        assert_eq!(records[one].len(), records[again].len());
+    }
+    assert_ne!(records[0], records[1]);
+}
