@@ -5,8 +5,16 @@ use std::path::Path;
 
 const ARCHITECTURE: &str = include_str!("../../../ARCHITECTURE.md");
 
-const FOLDERS: [&str; 6] = [
-    "clients", "duologue", "proto", "runtime", "services", "xtask",
+const FOLDERS: [&str; 9] = [
+    "bench",
+    "clients",
+    "conformance",
+    "duologue",
+    "proto",
+    "runtime",
+    "services",
+    "simulation",
+    "xtask",
 ];
 
 #[test]
