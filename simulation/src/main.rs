@@ -173,7 +173,10 @@ fn differs(seed: u64, options: &Options, before: &Outcome) -> bool {
     if one == other {
         return false;
     }
-    let same = one.iter().zip(other).take_while(|(one, other)| one == other);
+    let same = one
+        .iter()
+        .zip(other)
+        .take_while(|(one, other)| one == other);
     let same = same.count();
     println!("seed {seed} does not replay:");
     println!("    {:?}", one.get(same));
