@@ -21,7 +21,7 @@ enum Task {
     Check,
     /// Measure the program, built for release: see `cargo xtask bench relay --help`.
     Bench(bench::Options),
-    /// Run the built program: what the README shows, kills, a drain.
+    /// Run the built program: what the README shows, kills, a drain, losses of power.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
 }

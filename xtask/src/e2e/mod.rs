@@ -1,8 +1,8 @@
 //! End to end: the built program, with real clients, over real sockets, on a
 //! real disk.
 //!
-//! `server` starts and ends the program; `readme`, `kill` and `drain` are the
-//! three parts of the run. Every wait has a limit, and none is a plain sleep.
+//! `server` starts and ends the program; `readme`, `kill`, `drain` and `sync` are
+//! the parts of the run. Every wait has a limit, and none is a plain sleep.
 
 mod drain;
 mod kill;
@@ -10,6 +10,7 @@ mod mask;
 mod readme;
 mod server;
 mod side;
+mod sync;
 mod transcript;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ pub(crate) struct Options {
     /// Run this program instead of building it.
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Run this program, built with the feature `faults`, instead of building it.
+    #[arg(long, value_name = "FILE")]
+    faults_program: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +42,8 @@ enum Part {
     Kill,
     /// One signal drains, two end at once.
     Drain,
+    /// What a loss of power leaves.
+    Sync,
 }
 
 /// The longest that any part may take.
@@ -49,22 +55,31 @@ struct Setup {
     root: PathBuf,
     /// The built program.
     program: PathBuf,
+    /// The same with faults that can be planted, if a part needs it.
+    faults: Option<PathBuf>,
 }
 
 /// Builds the program and runs the parts; the error says what went wrong.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    // First: cargo leaves the program that it built last in its place.
+    let faults = match &options.faults_program {
+        Some(program) => Some(std::path::absolute(program)?),
+        None if options.only.is_none_or(|only| only == Part::Sync) => Some(build_faults(root)?),
+        None => None,
+    };
     let setup = Setup {
         root: root.to_path_buf(),
         program: match &options.program {
             Some(program) => std::path::absolute(program)?,
-            None => build(root)?,
+            None => build(root, &[])?,
         },
+        faults,
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         for part in Part::value_variants() {
             if options.only.is_none_or(|only| only == *part) {
-                run_part(*part, &setup).await?;
+                Box::pin(run_part(*part, &setup)).await?;
             }
         }
         Ok(())
@@ -76,6 +91,7 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
         Part::Readme => ("readme", limited(readme::run(setup)).await),
         Part::Kill => ("kill", limited(kill::run(setup)).await),
         Part::Drain => ("drain", limited(drain::run(setup)).await),
+        Part::Sync => ("sync", Box::pin(limited(sync::run(setup))).await),
     };
     let summary = limited.with_context(|| format!("e2e {name} failed"))?;
     crate::say(&format!("e2e {name}: {summary}"));
@@ -89,11 +105,22 @@ async fn limited(part: impl Future<Output = Result<String>>) -> Result<String> {
     result
 }
 
+/// Builds the program with faults that can be planted, and keeps it beside the one
+/// without.
+fn build_faults(root: &Path) -> Result<PathBuf> {
+    let built = build(root, &["--features=faults"])?;
+    let kept = built.with_file_name("duologue-faults");
+    std::fs::copy(&built, &kept).context("cannot keep the program with faults")?;
+    build(root, &[])?;
+    Ok(kept)
+}
+
 /// Builds the program and says where it is.
-fn build(root: &Path) -> Result<PathBuf> {
+fn build(root: &Path, features: &[&str]) -> Result<PathBuf> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--package=duologue", "--bin=duologue"])
         .args(["--locked", "--message-format=json-render-diagnostics"])
+        .args(features)
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()

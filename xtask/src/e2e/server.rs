@@ -24,7 +24,7 @@ pub(super) struct Server {
     child: Child,
     lines: mpsc::Receiver<String>,
     printed: Vec<String>,
-    _reader: JoinSet<()>,
+    reader: JoinSet<()>,
     log: PathBuf,
     grpc: SocketAddr,
 }
@@ -33,22 +33,29 @@ impl Server {
     /// Starts the program in a folder and waits until it has printed where it
     /// listens.
     pub(super) async fn start(program: &Path, folder: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut command = Command::new(program);
+        command.arg("serve").args(arguments);
+        Self::spawn(command, folder).await
+    }
+
+    /// The same with a command that becomes the program.
+    pub(super) async fn spawn(mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join("serve.log");
         let errors = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .context("cannot write the server's log")?;
-        let mut child = Command::new(program)
-            .arg("serve")
-            .args(arguments)
+        let mut child = command
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| {
+                format!("cannot start {}", command.as_std().get_program().display())
+            })?;
         let stdout = child.stdout.take().context("the server has no output")?;
         let (sender, lines) = mpsc::channel(KEPT_LINES);
         let mut reader = JoinSet::new();
@@ -57,7 +64,7 @@ impl Server {
             child,
             lines,
             printed: Vec::new(),
-            _reader: reader,
+            reader,
             log,
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
@@ -101,6 +108,14 @@ impl Server {
             Ok(status) => status.context("cannot wait for the server"),
             Err(_) => bail!("the server has not ended within {} s", limit.as_secs()),
         }
+    }
+
+    /// Waits until nobody can write to its output any more.
+    pub(super) async fn closed(&mut self, limit: Duration) -> Result<()> {
+        if timeout(limit, self.reader.join_next()).await.is_err() {
+            bail!("the output is open after {} s", limit.as_secs());
+        }
+        Ok(())
     }
 
     /// The first printed `address:port` of a line about gRPC.
