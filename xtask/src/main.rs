@@ -25,7 +25,8 @@ enum Task {
     /// Run the whole system in virtual time, once per seed: see `cargo xtask simulate
     /// --help`.
     Simulate(simulate::Options),
-    /// Run the built program: what the README shows, a drain, kills, broken disks.
+    /// Run the built program: what the README shows, a drain, kills, broken disks,
+    /// losses of power.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
 }

@@ -27,7 +27,7 @@ const CRATES: [(&str, &str); 7] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 34] = [
+const NO_LIMITS: [(&str, &str); 36] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -48,6 +48,7 @@ const NO_LIMITS: [(&str, &str); 34] = [
     ("duologue_client", "FORMAT"),
     ("duologue_history", "DIGEST_BYTES"),
     ("duologue_history", "FORMAT"),
+    ("duologue_history", "KEYSPACES"),
     ("duologue_presence", "MINUTE_MILLIS"),
     ("duologue_runtime", "EXIT_CODE_AT_ONCE"),
     ("duologue_runtime", "PREFACE_BYTES"),
@@ -63,6 +64,7 @@ const NO_LIMITS: [(&str, &str); 34] = [
     ("duologue_chat", "FRAME"),
     ("duologue_chat", "RESERVED_BYTES"),
     ("duologue_history", "MAX_SEQUENCE_STEP"),
+    ("duologue_history", "USUAL_SEQUENCE_STEP"),
     // Told to clients where nothing else is.
     ("duologue_chat", "RETRY_AFTER"),
     // Places that no sequence has.

@@ -2,8 +2,8 @@
 //! real disk.
 //!
 //! `server` starts and ends the program, `load` drives it, `tracer` breaks its
-//! syncs; `readme`, `drain`, `kills`, `pause` and `disk` are the parts of the run.
-//! Every wait has a limit.
+//! syncs; `readme`, `drain`, `kills`, `pause`, `disk` and `sync` are the parts of the
+//! run. Every wait has a limit.
 
 mod dice;
 mod disk;
@@ -14,6 +14,7 @@ mod mask;
 mod pause;
 mod readme;
 mod server;
+mod sync;
 mod tally;
 mod tracer;
 mod transcript;
@@ -58,6 +59,8 @@ enum Part {
     Pause,
     /// A failing fsync, and a disk that is full.
     Disk,
+    /// What a loss of power leaves.
+    Sync,
 }
 
 /// The longest that any part may take.
@@ -103,7 +106,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     runtime.block_on(async {
         for part in Part::value_variants() {
             if options.only.is_none_or(|only| only == *part) {
-                run_part(*part, &setup).await?;
+                Box::pin(run_part(*part, &setup)).await?;
             }
         }
         Ok(())
@@ -122,6 +125,10 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
         Part::Disk => (
             "disk",
             limited(PART_LIMIT, Box::pin(disk::run(setup))).await,
+        ),
+        Part::Sync => (
+            "sync",
+            limited(PART_LIMIT, Box::pin(sync::run(setup))).await,
         ),
     };
     let summary = limited.with_context(|| format!("e2e {name} failed"))?;

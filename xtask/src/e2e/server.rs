@@ -25,7 +25,7 @@ pub(super) struct Server {
     child: Child,
     lines: mpsc::Receiver<String>,
     printed: Vec<String>,
-    _reader: JoinSet<()>,
+    reader: JoinSet<()>,
     log: PathBuf,
     process: u32,
     grpc: SocketAddr,
@@ -41,6 +41,13 @@ impl Server {
         Ok(server)
     }
 
+    /// The same with a command that becomes the program.
+    pub(super) async fn start_by(command: Command, folder: &Path) -> Result<Self> {
+        let mut server = Self::launch(command, folder)?;
+        server.listening().await?;
+        Ok(server)
+    }
+
     /// Starts the program in a folder, with this in its environment.
     pub(super) fn spawn(
         program: &Path,
@@ -48,23 +55,31 @@ impl Server {
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .args(arguments)
+            .envs(environment.iter().copied());
+        Self::launch(command, folder)
+    }
+
+    fn launch(mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join("serve.log");
         let errors = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .context("cannot write the server's log")?;
-        let mut child = Command::new(program)
-            .arg("serve")
-            .args(arguments)
-            .envs(environment.iter().copied())
+        let mut child = command
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| {
+                format!("cannot start {}", command.as_std().get_program().display())
+            })?;
         let stdout = child.stdout.take().context("the server has no output")?;
         let (sender, lines) = mpsc::channel(KEPT_LINES);
         let mut reader = JoinSet::new();
@@ -75,7 +90,7 @@ impl Server {
             child,
             lines,
             printed: Vec::new(),
-            _reader: reader,
+            reader,
             log,
             grpc: unknown,
             admin: unknown,
@@ -141,6 +156,14 @@ impl Server {
             Some("503") => Ok(false),
             _ => bail!("/readyz answers {answer:?}"),
         }
+    }
+
+    /// Waits until nobody can write to its output any more.
+    pub(super) async fn closed(&mut self, limit: Duration) -> Result<()> {
+        if timeout(limit, self.reader.join_next()).await.is_err() {
+            bail!("the output is open after {} s", limit.as_secs());
+        }
+        Ok(())
     }
 
     /// The next printed `address:port` of a line about this.

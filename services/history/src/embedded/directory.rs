@@ -104,6 +104,7 @@ impl Directory {
         format.sync_all()?;
         faults::point(Point::Opening);
         File::open(&self.path)?.sync_all()?;
+        sync_folders(new)?;
         fs::rename(new, self.tables())?;
         faults::point(Point::Opening);
         File::open(&self.path)?.sync_all()?;
@@ -125,6 +126,18 @@ fn make_private(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// Makes every name below a folder outlive a loss of power: fjall makes the folders
+/// of keyspaces without a sync of the one that they are in.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 /// Makes the names of the directory, and of the one above it, which may be new too,

@@ -1,22 +1,26 @@
-//! Looks at the journals before fjall does: mends an end that a loss of power has
+//! Looks at the journals before fjall does: cuts off an end that a loss of power has
 //! torn, and finds damage that fjall would take for one.
 //!
-//! fjall drops a last batch that is cut short. But the pages of a file may reach the
-//! disk in any order, so that the last batch can also be complete in length with a
-//! hole in its middle; fjall takes that for damage and refuses to open. A batch that
-//! nothing follows was, but for a disk that damages what it has synced, still being
-//! synced when the power went: no operation of it was answered, and it may go.
+//! fjall drops a last batch that is cut short. But the sectors of a file may reach
+//! the disk in any order, so that any part of the last batch can be missing; of such
+//! a batch fjall takes some shapes for damage and refuses to open, and of others it
+//! reads lengths that were never written. So it never sees one. Nobody follows a
+//! batch before it is synced: what no batch follows was, but for a disk that damages
+//! what it has synced, still being synced when the power went. No operation of it was
+//! answered, and it may go.
 //!
-//! The reverse is worse: where the head of a batch is damaged, fjall takes it and
-//! everything behind it for a torn end, and drops what was acknowledged without a
-//! word. So whole batches behind such a place are refused here.
+//! The reverse is worse: where a batch is damaged so that its end cannot be found,
+//! fjall takes it and everything behind it for a torn end, and drops what was
+//! acknowledged without a word. So whole batches behind such a place are refused
+//! here; and so is any such place in a journal that another one follows, since it was
+//! synced to its end before that was made.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Entries of a journal of fjall 3, by their first byte.
 const START: u8 = 1;
@@ -24,37 +28,106 @@ const ITEM: u8 = 2;
 const END: u8 = 3;
 /// What ends the last entry of a batch.
 const TRAILER: &[u8] = b"FJL\x03";
-/// Sequence numbers rise by one or few from batch to batch.
+/// Sequence numbers rise by one from batch to batch, and by few where tables were
+/// written in between. More than this is no step.
 const MAX_SEQUENCE_STEP: u64 = 1 << 32;
+/// More than this needs no damage, but explains nothing either.
+const USUAL_SEQUENCE_STEP: u64 = 0xff;
 
-/// Cuts off the last batch of the last journal if it is torn as described above.
-/// Returns whether it did.
-pub(super) fn cut_torn_batch(tables: &Path) -> io::Result<bool> {
-    let Some(path) = journals(tables)?.pop() else {
-        return Ok(false);
-    };
-    let Some(start) = torn_batch(&fs::read(&path)?) else {
-        return Ok(false);
-    };
-    let file = OpenOptions::new().write(true).open(&path)?;
-    file.set_len(u64::try_from(start).map_err(io::Error::other)?)?;
-    file.sync_all()?;
-    Ok(true)
+/// What the journals are found to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Journals {
+    Whole,
+    /// There is none with this number, and there must be.
+    Missing(u64),
+    /// The last one had a torn end, which is cut off.
+    Mended,
+    /// This one is damaged from this byte on, before what was acknowledged.
+    Damaged(PathBuf, usize),
 }
 
-/// The first journal that holds whole batches behind a place that cannot be read,
-/// and that place.
-pub(super) fn find_damage(tables: &Path) -> io::Result<Option<(PathBuf, usize)>> {
-    for path in journals(tables)? {
-        if let Some(place) = damaged_at(without_padding(&fs::read(&path)?)) {
-            return Ok(Some((path, place)));
+/// Looks at all of them; changes nothing if one is damaged or missing.
+pub(super) fn mend(tables: &Path) -> io::Result<Journals> {
+    let mut journals = journals(tables)?;
+    let Some((&first, &newest)) = journals.keys().next().zip(journals.keys().next_back()) else {
+        // There is one from the beginning on. Without any, fjall would start anew and
+        // show nothing of the tables.
+        return Ok(Journals::Missing(0));
+    };
+    // The oldest ones go first, once all of them is in tables.
+    if let Some(missing) = (first..newest).find(|number| !journals.contains_key(number)) {
+        return Ok(Journals::Missing(missing));
+    }
+    let Some(last) = journals.remove(&newest) else {
+        return Ok(Journals::Whole);
+    };
+    for path in journals.into_values() {
+        // It was synced to its end before another one was made.
+        if let Found::Torn(place) | Found::Damaged(place) = examine(&fs::read(&path)?) {
+            return Ok(Journals::Damaged(path, place));
         }
     }
-    Ok(None)
+    match examine(&fs::read(&last)?) {
+        Found::Whole => Ok(Journals::Whole),
+        Found::Damaged(place) => Ok(Journals::Damaged(last, place)),
+        Found::Torn(place) => {
+            let file = OpenOptions::new().write(true).open(&last)?;
+            file.set_len(u64::try_from(place).map_err(io::Error::other)?)?;
+            file.sync_all()?;
+            Ok(Journals::Mended)
+        }
+    }
 }
 
-/// The journals, the oldest first.
-fn journals(tables: &Path) -> io::Result<Vec<PathBuf>> {
+/// What one journal is found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    Whole,
+    /// From this byte on there is what may be left of one batch.
+    Torn(usize),
+    /// From this byte on it is damaged, and there is more than that.
+    Damaged(usize),
+}
+
+pub(super) fn examine(journal: &[u8]) -> Found {
+    let (mut rest, mut last, mut step) = (journal, None, 1);
+    while let Some(batch) = Batch::read(rest)
+        && batch.is_intact()
+        && let Some(behind) = batch.steps_behind(last)
+    {
+        (rest, last, step) = (batch.rest, Some(batch.sequence), behind);
+    }
+    let place = journal.len() - rest.len();
+    let torn = without_padding(rest);
+    if torn.is_empty() {
+        Found::Whole
+    } else if is_misnumbered(torn, last.unwrap_or_default(), step) || is_followed(torn) {
+        Found::Damaged(place)
+    } else {
+        Found::Torn(place)
+    }
+}
+
+/// Whether what is torn lacks nothing, so that its number is wrong, or that of the
+/// batch before it. A loss of power can take bytes of a number, but not change any.
+fn is_misnumbered(torn: &[u8], last: u64, step: u64) -> bool {
+    let Some(batch) = Batch::read(torn).filter(Batch::is_intact) else {
+        return false;
+    };
+    let expected = last.wrapping_add(1).to_le_bytes();
+    let mut bytes = expected.into_iter().zip(batch.sequence.to_le_bytes());
+    let is_left = bytes.all(|(expected, byte)| byte == expected || byte == 0);
+    step > USUAL_SEQUENCE_STEP || !is_left
+}
+
+/// Whether a whole batch is behind the one that is torn.
+fn is_followed(torn: &[u8]) -> bool {
+    let mut starts = (1..torn.len()).filter(|at| torn[*at] == START);
+    starts.any(|at| Batch::read(&torn[at..]).is_some_and(|batch| batch.is_intact()))
+}
+
+/// The journals by their numbers, which rise.
+fn journals(tables: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(tables)? {
         let path = entry?.path();
@@ -64,38 +137,7 @@ fn journals(tables: &Path) -> io::Result<Vec<PathBuf>> {
             found.insert(number, path);
         }
     }
-    Ok(found.into_values().collect())
-}
-
-/// Where the first damaged batch begins, if nothing but unwritten space follows it.
-fn torn_batch(journal: &[u8]) -> Option<usize> {
-    let mut rest = journal;
-    loop {
-        let batch = read_batch(rest)?;
-        if !batch.intact {
-            let nothing_follows = batch.rest.iter().all(|byte| *byte == 0);
-            return nothing_follows.then_some(journal.len() - rest.len());
-        }
-        rest = batch.rest;
-    }
-}
-
-/// Where reading ends, if whole batches follow that belong behind the last one read.
-fn damaged_at(journal: &[u8]) -> Option<usize> {
-    let (mut rest, mut sequence) = (journal, 0);
-    while let Some(batch) = read_batch(rest) {
-        (rest, sequence) = (batch.rest, batch.sequence);
-    }
-    let place = journal.len() - rest.len();
-    // Message text is in here too, and may look like a batch: but it cannot know
-    // the sequence number and has no checksum that holds.
-    let belongs = |batch: Batch<'_>| {
-        batch.intact && batch.sequence > sequence && batch.sequence - sequence <= MAX_SEQUENCE_STEP
-    };
-    let trailers = rest.windows(TRAILER.len()).enumerate();
-    let mut ends = trailers.filter(|(_, bytes)| *bytes == TRAILER);
-    let found = ends.any(|(at, _)| read_batch(&rest[at + TRAILER.len()..]).is_some_and(belongs));
-    found.then_some(place)
+    Ok(found)
 }
 
 /// A journal without the pages at its end that were never written.
@@ -113,31 +155,44 @@ fn without_padding(journal: &[u8]) -> &[u8] {
 
 /// A batch of complete length.
 struct Batch<'a> {
-    /// Whether its checksum holds.
-    intact: bool,
     sequence: u64,
+    items: &'a [u8],
+    checksum: u64,
     /// What follows it.
     rest: &'a [u8],
 }
 
-/// Reads one batch; none if there is none of complete length.
-fn read_batch(bytes: &[u8]) -> Option<Batch<'_>> {
-    let rest = bytes.strip_prefix(&[START])?;
-    let (items, rest) = rest.split_first_chunk()?;
-    let (sequence, mut rest) = rest.split_first_chunk()?;
-    let mut checksum = Xxh3::new();
-    for _ in 0..u32::from_le_bytes(*items) {
-        let (item, after) = rest.split_at_checked(item_length(rest)?)?;
-        checksum.update(item);
-        rest = after;
+impl<'a> Batch<'a> {
+    /// Reads one batch; none if there is none of complete length.
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(&[START])?;
+        let (count, rest) = rest.split_first_chunk()?;
+        let (sequence, items) = rest.split_first_chunk()?;
+        let mut rest = items;
+        for _ in 0..u32::from_le_bytes(*count) {
+            rest = rest.get(item_length(rest)?..)?;
+        }
+        let items = &items[..items.len() - rest.len()];
+        let (checksum, rest) = rest.strip_prefix(&[END])?.split_first_chunk()?;
+        Some(Self {
+            sequence: u64::from_le_bytes(*sequence),
+            items,
+            checksum: u64::from_le_bytes(*checksum),
+            rest: rest.strip_prefix(TRAILER)?,
+        })
     }
-    let (expected, rest) = rest.strip_prefix(&[END])?.split_first_chunk()?;
-    let rest = rest.strip_prefix(TRAILER)?;
-    Some(Batch {
-        intact: checksum.digest() == u64::from_le_bytes(*expected),
-        sequence: u64::from_le_bytes(*sequence),
-        rest,
-    })
+
+    /// How far its number is behind another one, if it may stand there.
+    fn steps_behind(&self, last: Option<u64>) -> Option<u64> {
+        let Some(last) = last else { return Some(1) };
+        let step = self.sequence.checked_sub(last)?;
+        (1..=MAX_SEQUENCE_STEP).contains(&step).then_some(step)
+    }
+
+    /// Whether its checksum holds, which is that of the items alone.
+    fn is_intact(&self) -> bool {
+        xxh3_64(self.items) == self.checksum
+    }
 }
 
 /// Of the item that `bytes` begin with: its kind, how the value is compressed (not),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use duologue_proto::ids::{ConversationId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::Clock;
+use duologue_runtime::faults::{Mutant, planted};
 use fjall::{Keyspace, PersistMode};
 
 use super::tables::Tables;
@@ -72,6 +73,11 @@ impl CommitStep for EmbeddedStep {
     async fn commit(&mut self, group: Vec<Operation>) -> Result<Vec<Outcome>, CommitError> {
         let failed = |error: fjall::Error| CommitError(error.to_string());
         self.wait_for_room().map_err(failed)?;
+        if planted(Mutant::AnswerBeforeSync) {
+            // What was answered before is synced now.
+            let synced = self.tables.database.persist(PersistMode::SyncData);
+            synced.map_err(failed)?;
+        }
         let (changes, outcomes) = plan(&*self, group, self.clock.now());
         if !changes.is_empty() {
             self.tables.write(&changes).map_err(failed)?;

@@ -15,13 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
-use duologue_runtime::faults::{self, Point};
+use duologue_runtime::faults::{self, Mutant, Point, planted};
 use fjall::config::FilterPolicy;
-use fjall::{
-    CompressionType, Database, JournalRecoveryError, Keyspace, KeyspaceCreateOptions, PersistMode,
-};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::journal::{cut_torn_batch, find_damage};
+use super::journal::{Journals, mend};
 use super::values::Unreadable;
 use super::{bundle, keys, values};
 use crate::committer::rules::{Changes, Stored};
@@ -47,6 +45,10 @@ const MESSAGES: &str = "messages";
 const CONVERSATIONS: &str = "conversations";
 const ACTIVITY: &str = "activity";
 const CURSORS: &str = "cursors";
+
+/// The keyspaces, which fjall numbers from 1 in the order in which they were made; 0
+/// is its own.
+const KEYSPACES: usize = 5;
 
 const HISTORY_ID: &str = "history_id";
 const HIGHEST_READING: &str = "highest_reading";
@@ -115,10 +117,7 @@ impl Tables {
     /// Makes changes durable, all or nothing; then readers see them. After an error
     /// they may be in the journal and show after a restart, but not before.
     pub(super) fn write(&self, changes: &Changes) -> fjall::Result<()> {
-        let mut batch = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
+        let mut batch = self.database.batch().durability(Some(durability()));
         for (user, peer) in &changes.conversations {
             let key = keys::conversation(user, peer);
             batch.insert(&self.conversations, key, values::ROW);
@@ -187,6 +186,15 @@ impl Stored for Tables {
     }
 }
 
+/// What a commit waits for: a sync, but where the lack of one is planted.
+fn durability() -> PersistMode {
+    if planted(Mutant::NoSync) || planted(Mutant::AnswerBeforeSync) {
+        PersistMode::Buffer
+    } else {
+        PersistMode::SyncData
+    }
+}
+
 /// What an error of fjall means to a reader. Its text holds no stored content.
 #[expect(
     clippy::wildcard_enum_match_arm,
@@ -213,29 +221,36 @@ fn open_database(path: &Path) -> fjall::Result<Database> {
 }
 
 /// Opens a database of which a loss of power may have torn the journal's end; one
-/// whose journal is damaged before that is refused.
+/// whose journal is damaged before that, or that lacks a file, is refused.
 fn recover_database(path: &Path) -> Result<Database, StoreError> {
-    let io_error = |error: std::io::Error| engine_error(error.into());
-    if let Some((journal, place)) = find_damage(path).map_err(io_error)? {
-        return Err(StoreError::Corrupt(format!(
-            "{} is damaged at byte {place}, before messages that were acknowledged; \
-             nothing was changed",
-            journal.display()
-        )));
-    }
-    match open_database(path) {
-        Err(fjall::Error::JournalRecovery(JournalRecoveryError::ChecksumMismatch))
-            if cut_torn_batch(path).map_err(io_error)? =>
-        {
-            tracing::warn!(
-                "the journal's last batch was torn, and is dropped: unless the disk has damaged \
-                 it later, nothing in it was acknowledged"
-            );
-            open_database(path)
+    let refused = |what: String| Err(StoreError::Corrupt(format!("{what}; nothing was changed")));
+    for keyspace in 0..=KEYSPACES {
+        // Without it fjall takes the keyspace for one that never came to be, and
+        // removes it.
+        let current = path.join(format!("keyspaces/{keyspace}/current"));
+        let there = current.try_exists();
+        if !there.map_err(|error| engine_error(error.into()))? {
+            return refused(format!("{} is missing", current.display()));
         }
-        opened => opened,
     }
-    .map_err(engine_error)
+    match mend(path).map_err(|error| engine_error(error.into()))? {
+        Journals::Whole => {}
+        Journals::Mended => tracing::warn!(
+            "the journal's last batch was torn, and is dropped: unless the disk has damaged it \
+             later, nothing in it was acknowledged"
+        ),
+        Journals::Missing(number) => {
+            let journal = path.join(format!("{number}.jnl"));
+            return refused(format!("{} is missing", journal.display()));
+        }
+        Journals::Damaged(journal, place) => {
+            return refused(format!(
+                "{} is damaged at byte {place}, before messages that were acknowledged",
+                journal.display()
+            ));
+        }
+    }
+    open_database(path).map_err(engine_error)
 }
 
 fn options(name: &str) -> KeyspaceCreateOptions {

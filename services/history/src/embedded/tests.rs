@@ -1,6 +1,7 @@
 //! What the embedded engine promises beyond the contract of all engines: about its
 //! directory, its disk, and the end of the process.
 
+mod damage;
 mod runs;
 
 use std::fs;
@@ -263,118 +264,4 @@ async fn a_burst_behind_one_commit_costs_one_more() {
     go.send(()).unwrap();
     assert_eq!(first.await, stored(1));
     assert_eq!(puts.await, vec![stored(1); BURST]);
-}
-
-/// The end of the last journal of a closed store.
-fn journal(directory: &TempDir) -> (PathBuf, Vec<u8>) {
-    let entries = fs::read_dir(directory.path().join("tables")).unwrap();
-    let journals = entries.map(|entry| entry.unwrap().path());
-    let mut journals: Vec<_> = journals
-        .filter(|path| path.extension().is_some_and(|name| name == "jnl"))
-        .collect();
-    journals.sort();
-    let path = journals.pop().unwrap();
-    let mut bytes = fs::read(&path).unwrap();
-    // A journal is made long; what is not written yet is zeros.
-    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    bytes.truncate(end + 1);
-    (path, bytes)
-}
-
-async fn three_messages() -> (TempDir, PathBuf, Vec<u8>) {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(&directory);
-    for seq in 1..=3 {
-        assert_eq!(put(&store, seq).await, stored(1));
-    }
-    drop(store);
-    let (path, bytes) = journal(&directory);
-    (directory, path, bytes)
-}
-
-/// Whatever the end of the journal looks like, it opens, keeps all before the last
-/// commit, shows the last one whole or not at all, and goes on.
-async fn assert_goes_on(directory: &TempDir, case: &str) {
-    let store = try_open(directory.path());
-    let store = store.unwrap_or_else(|error| panic!("{case}: {error}"));
-    let kept = count(&store).await;
-    assert!((2..=3).contains(&kept), "{case}: {kept} messages");
-    let next = u64::try_from(kept).unwrap() + 1;
-    assert_eq!(put(&store, next).await, stored(1), "{case}");
-    drop(store);
-    assert_eq!(count(&open(directory)).await, kept + 1, "{case}");
-}
-
-#[tokio::test]
-async fn a_journal_torn_at_its_end_loses_nothing_before_the_last_commit() {
-    let (_, _, whole) = three_messages().await;
-    for lost in [1, 2, 3, 4, 5, 13, 20, 60, 100, 130] {
-        let (directory, path, bytes) = three_messages().await;
-        assert_eq!(bytes.len(), whole.len());
-        fs::write(&path, &bytes[..bytes.len() - lost]).unwrap();
-        assert_goes_on(&directory, &format!("{lost} bytes lost")).await;
-    }
-}
-
-#[tokio::test]
-async fn garbage_after_the_journal_s_end_is_dropped() {
-    for garbage in [&b"\xff\xff\xff"[..], b"\x01\x02\x03", &[7; 4096]] {
-        let (directory, path, mut bytes) = three_messages().await;
-        bytes.extend(garbage);
-        fs::write(&path, &bytes).unwrap();
-        assert_goes_on(&directory, &format!("{garbage:?}")).await;
-    }
-}
-
-/// Pages reach the disk in any order: the end of the last batch may be there and its
-/// middle not.
-#[tokio::test]
-async fn a_hole_in_the_last_commit_loses_nothing_before_it() {
-    let (_, _, whole) = three_messages().await;
-    for back in (0..160).step_by(8) {
-        let (directory, path, mut bytes) = three_messages().await;
-        let end = whole.len() - back;
-        bytes[end - 8..end].fill(0);
-        fs::write(&path, &bytes).unwrap();
-        assert_goes_on(&directory, &format!("a hole {back} bytes before the end")).await;
-    }
-}
-
-#[tokio::test]
-async fn damage_before_the_last_commit_is_refused_and_not_dropped() {
-    let (directory, path, mut bytes) = three_messages().await;
-    let text = b"body of m2";
-    let at = bytes.windows(text.len()).position(|window| window == text);
-    bytes[at.unwrap()] ^= 1;
-    fs::write(&path, &bytes).unwrap();
-    assert!(matches!(
-        try_open(directory.path()),
-        Err(OpenError::Engine { .. })
-    ));
-    assert_eq!(fs::read(&path).unwrap(), bytes);
-}
-
-/// fjall takes it for a torn end, and would drop the batch and all behind it.
-#[tokio::test]
-async fn a_damaged_head_of_a_synced_batch_is_refused_and_not_taken_for_the_end() {
-    let (_, _, whole) = three_messages().await;
-    let text = b"body of m2";
-    let at = whole.windows(text.len()).position(|window| window == text);
-    // Somewhere before it the batch begins.
-    let start = whole[..at.unwrap()]
-        .windows(4)
-        .rposition(|window| window == b"FJL\x03")
-        .unwrap()
-        + 4;
-    for (place, damage) in [(start, 0xff), (start + 1, 0xff), (start + 13, 0)] {
-        let (directory, path, mut bytes) = three_messages().await;
-        bytes[place] = damage;
-        fs::write(&path, &bytes).unwrap();
-        let opened = try_open(directory.path());
-        assert!(
-            matches!(opened, Err(OpenError::Engine { .. })),
-            "byte {place}"
-        );
-        assert_eq!(fs::read(&path).unwrap(), bytes);
-    }
 }
