@@ -5,6 +5,10 @@ use anyhow::{Context as _, Result, ensure};
 use super::board::Board;
 use super::wire::{self, Template};
 
+/// Messages of a user that are on their way at most. Both of a pair together stay
+/// below the 256 that a server looks through behind `after_seq`.
+const MAX_UNANSWERED: usize = 64;
+
 /// A user who is to enter.
 pub(super) struct Entrant<'a> {
     /// Its number in the whole load.
@@ -90,7 +94,7 @@ impl User {
             let bytes = usize::try_from(self.window.min(room)).unwrap_or(0);
             let fit = bytes.min(wire::MAX_PAYLOAD) / length;
             let due = usize::try_from(self.next_due - self.next).unwrap_or(usize::MAX);
-            let count = due.min(fit);
+            let count = due.min(fit).min(self.unanswered_room());
             if count == 0 {
                 break;
             }
@@ -105,6 +109,14 @@ impl User {
             room -= bytes;
         }
         before - room
+    }
+
+    /// How many more may be on their way: what waits behind them is not sent, but its
+    /// time runs.
+    fn unanswered_room(&self) -> usize {
+        let answered = self.next_due - self.in_flight as u64;
+        let unanswered = usize::try_from(self.next - answered).unwrap_or(usize::MAX);
+        MAX_UNANSWERED.saturating_sub(unanswered)
     }
 
     /// One of its messages was acknowledged.

@@ -125,6 +125,7 @@ fn chat() -> Named {
         duologue_chat::limits::READ_MESSAGES,
         duologue_chat::limits::READ_BYTES,
         duologue_chat::limits::MAX_READS,
+        duologue_chat::limits::HELD_BYTES,
         duologue_chat::limits::PAGE_CONVERSATIONS,
         duologue_chat::limits::PAGE_BYTES,
         duologue_chat::limits::KEPT_LEVEL,

@@ -27,6 +27,8 @@ pub const READ_BYTES: usize = 16 * 1024;
 pub const READ_MESSAGES: usize = 128;
 /// What a read under way may bring, in bytes of the outbox.
 const RESERVED_BYTES: usize = READ_BYTES + READ_MESSAGES * FRAME;
+/// What may be held of a conversation while a read of it runs, in bytes of the outbox.
+pub const HELD_BYTES: usize = 32 * 1024;
 /// Reads under way at once.
 pub const MAX_READS: usize = 2;
 
@@ -59,14 +61,24 @@ impl State {
     }
 }
 
+/// Messages of a conversation that were announced while a read of it runs. Without
+/// them the next read would have to bring them, and one more what is announced
+/// meanwhile: a session that has begun to read could not stop while others write.
+/// What does not fit is only known to exist.
+#[derive(Debug, Default)]
+struct Held {
+    envelopes: Vec<Envelope>,
+    bytes: usize,
+}
+
 /// What the device has been shown of every conversation.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     states: BTreeMap<UserId, State>,
     /// Those that are not level and have no read under way.
     lagging: BTreeSet<UserId>,
-    /// Those with a read under way.
-    reading: BTreeSet<UserId>,
+    /// Those with a read under way, with what is held until its end.
+    reading: BTreeMap<UserId, Held>,
     /// The conversation that was read last: the next one after it has its turn.
     last_read: Option<UserId>,
     /// Where a conversation starts that no sync has listed: everything in it is
@@ -188,7 +200,7 @@ impl CatchUp {
     /// Moves `shown` to `seq` if that is the next one and nothing stands against
     /// pushing it now.
     fn show_next(&mut self, peer: &UserId, seq: Seq) -> bool {
-        let reading = self.reading.contains(peer);
+        let reading = self.reading.contains_key(peer);
         match self.states.get_mut(peer) {
             Some(state) if !reading && state.is_resolved() && seq == state.shown.next() => {
                 state.shown = seq;
@@ -200,12 +212,23 @@ impl CatchUp {
         }
     }
 
+    /// Holds an announced message until the read under way ends, if there is one.
+    fn hold(&mut self, peer: &UserId, envelope: &Envelope) {
+        let Some(held) = self.reading.get_mut(peer) else {
+            return;
+        };
+        held.bytes += FRAME + envelope.wire().len();
+        if held.bytes <= HELD_BYTES {
+            held.envelopes.push(envelope.clone());
+        }
+    }
+
     /// Puts a conversation among those that need a read, or takes it out.
     fn note(&mut self, peer: &UserId) {
         let Some(state) = self.states.get(peer) else {
             return;
         };
-        if state.has_shown(state.target) || self.reading.contains(peer) {
+        if state.has_shown(state.target) || self.reading.contains_key(peer) {
             self.lagging.remove(peer);
         } else if !self.lagging.contains(peer) {
             self.lagging.insert(peer.clone());
@@ -223,7 +246,7 @@ impl CatchUp {
             .chain(self.lagging.iter())
             .find_map(|peer| Some((peer.clone(), self.read_start(peer)?)))?;
         self.lagging.remove(&peer);
-        self.reading.insert(peer.clone());
+        self.reading.insert(peer.clone(), Held::default());
         self.last_read = Some(peer.clone());
         Some((peer, start))
     }
@@ -248,10 +271,11 @@ impl Session {
         for envelope in run {
             let room = self.has_room_for(FRAME + envelope.wire().len());
             if room && self.catch_up.show_next(&peer, envelope.seq)
-                || planted(Mutant::PushDuringRead) && self.catch_up.reading.contains(&peer)
+                || planted(Mutant::PushDuringRead) && self.catch_up.reading.contains_key(&peer)
             {
                 self.push(0, Down::Delivered(envelope.clone()));
             } else if room || !planted(Mutant::OverflowDropped) {
+                self.catch_up.hold(&peer, envelope);
                 self.on_raised(&peer, envelope.seq);
             }
         }
@@ -272,7 +296,8 @@ impl Session {
     /// An own message counts as shown only if it is the next one; else it is an
     /// announcement like any other, and will be read and pushed. Where it is the
     /// very first of its conversation, catch-up could start nowhere else.
-    pub(super) fn on_own_stored(&mut self, peer: &UserId, seq: Seq, duplicate: bool) {
+    pub(super) fn on_own_stored(&mut self, peer: &UserId, envelope: &Envelope, duplicate: bool) {
+        let seq = envelope.seq;
         if seq == Seq::ZERO.next() && !duplicate {
             self.catch_up.begin(peer);
             self.end_if_full();
@@ -282,6 +307,7 @@ impl Session {
         if shown {
             self.sync.shown(peer, &self.catch_up);
         } else {
+            self.catch_up.hold(peer, envelope);
             self.on_raised(peer, seq);
         }
     }
@@ -318,11 +344,14 @@ impl Session {
         result: Result<ReadPage, HistoryError>,
         now: Now,
     ) {
-        if !self.catch_up.reading.remove(peer) {
+        let Some(held) = self.catch_up.reading.remove(peer) else {
             return;
-        }
+        };
         match result {
-            Ok(page) => self.show(peer, page, now),
+            Ok(page) => {
+                self.show(peer, page, now);
+                self.release(peer, held);
+            }
             Err(HistoryError::PositionAhead { head }) => {
                 return self.end_position_ahead(peer, head);
             }
@@ -357,6 +386,18 @@ impl Session {
         state.target = state.target.max(page.head);
         for envelope in page.messages {
             if self.catch_up.show_next(peer, envelope.seq) {
+                self.push(0, Down::Delivered(envelope));
+            }
+        }
+        self.sync.shown(peer, &self.catch_up);
+    }
+
+    /// Takes what was announced while a read ran as if it were announced now. What the
+    /// read has brought, or has left a gap before, changes nothing any more.
+    fn release(&mut self, peer: &UserId, held: Held) {
+        for envelope in held.envelopes {
+            let room = self.has_room_for(FRAME + envelope.wire().len());
+            if room && self.catch_up.show_next(peer, envelope.seq) {
                 self.push(0, Down::Delivered(envelope));
             }
         }

@@ -18,7 +18,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use self::catch_up::{MAX_READS, READ_BYTES, READ_MESSAGES};
+pub use self::catch_up::{HELD_BYTES, MAX_READS, READ_BYTES, READ_MESSAGES};
 pub use self::cursors::{MAX_CURSOR_WRITES, MAX_MOVES};
 pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS, PresencePage};
 pub use self::sends::BEHIND_PAUSE;

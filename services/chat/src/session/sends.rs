@@ -255,7 +255,7 @@ impl Session {
                     accepted_at: envelope.accepted_at,
                 };
                 self.push(entry.reference, stored);
-                self.on_own_stored(peer, envelope.seq, duplicate);
+                self.on_own_stored(peer, &envelope, duplicate);
                 let relayed = !duplicate || !planted(Mutant::DuplicateNotRelayed);
                 return relayed.then_some(envelope);
             }

@@ -301,6 +301,62 @@ fn nothing_is_pushed_past_a_read_that_is_running() {
 }
 
 #[test]
+fn what_is_announced_while_a_read_runs_needs_no_further_read() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
+    driven.give([announced(5)]);
+    // Two that the read does not bring, and one that it does.
+    driven.give([announced(5), announced(6), announced(7)]);
+    let read = ReadPage {
+        after: Seq(3),
+        messages: vec![
+            envelope("bob", "alice", 4, "m"),
+            envelope("bob", "alice", 5, "m"),
+        ],
+        head: Seq(5),
+    };
+    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    assert_eq!(delivered(&effects), [4, 5, 6, 7]);
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Read(_))));
+    let effects = driven.give([announced(8)]);
+    assert_eq!(delivered(&effects), [8]);
+}
+
+#[test]
+fn what_is_held_during_a_read_is_bounded_and_the_rest_is_read() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
+    driven.give([announced(5)]);
+    driven.give((6..1_000).map(announced));
+    let read = ReadPage {
+        after: Seq(3),
+        messages: vec![
+            envelope("bob", "alice", 4, "m"),
+            envelope("bob", "alice", 5, "m"),
+        ],
+        head: Seq(5),
+    };
+    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    let last = *delivered(&effects).last().unwrap();
+    assert!((6..999).contains(&last), "{last}");
+    let next = effects.iter().find_map(|effect| match effect {
+        Effect::Read(read) => Some(read.start),
+        _ => None,
+    });
+    assert_eq!(next, Some(ReadStart::After(Seq(last))));
+}
+
+/// The sequences of the messages that are pushed.
+fn delivered(effects: &[Effect]) -> Vec<u64> {
+    let pushed = pushed(effects).into_iter();
+    let seqs = pushed.filter_map(|down| match down {
+        Down::Delivered(envelope) => Some(envelope.seq.0),
+        _ => None,
+    });
+    seqs.collect()
+}
+
+#[test]
 fn a_message_announced_twice_is_shown_once() {
     let mut driven = Driven::live(&[("bob", 3)]);
     driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
