@@ -136,7 +136,12 @@ impl Device {
     /// Sends again what is not settled, the oldest first.
     pub(super) async fn resend(&mut self, stream: &Stream) {
         for _ in 0..MAX_PENDING {
-            let Some((peer, pending)) = self.memory.next_due(Instant::now()) else {
+            let now = Instant::now();
+            // To look for many, over a slow way, may take longer than the run has left.
+            if now >= self.world.end {
+                return;
+            }
+            let Some((peer, pending)) = self.memory.next_due(now) else {
                 return;
             };
             if pending.look && !self.look(stream, &peer, &pending).await {
