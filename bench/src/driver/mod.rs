@@ -241,13 +241,13 @@ impl Load {
     /// Waits until every user has sent all its messages, and each was acknowledged
     /// and delivered; tells meanwhile how far it is.
     pub(crate) async fn complete(&mut self, mut tell: impl FnMut(Counts)) -> Result<()> {
-        let (mut stored, mut moved) = (0, Instant::now());
+        let (mut come, mut moved) = (0, Instant::now());
         while self.counts().sent < self.messages || !self.is_settled() {
             self.wait(POLL).await?;
             let counts = self.counts();
             tell(counts);
-            if counts.stored > stored {
-                (stored, moved) = (counts.stored, Instant::now());
+            if counts.stored + counts.delivered > come {
+                (come, moved) = (counts.stored + counts.delivered, Instant::now());
             }
             ensure!(moved.elapsed() < END_LIMIT, "nothing moves: {counts:?}");
         }
