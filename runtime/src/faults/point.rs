@@ -5,8 +5,6 @@
 pub enum Point {
     /// The store is being opened: something is there, not everything.
     Opening,
-    /// A group is written to the journal and not yet synced.
-    Written,
     /// A group is synced and nobody has been answered.
     Committed,
     /// The sender's answer is on its way out and nobody else was told.
@@ -15,18 +13,12 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: &[Self] = &[
-        Self::Opening,
-        Self::Written,
-        Self::Committed,
-        Self::Answered,
-    ];
+    pub const ALL: &[Self] = &[Self::Opening, Self::Committed, Self::Answered];
 
     /// How it is called on the outside.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Opening => "opening",
-            Self::Written => "written",
             Self::Committed => "committed",
             Self::Answered => "answered",
         }

@@ -307,15 +307,7 @@ fn what_is_announced_while_a_read_runs_needs_no_further_read() {
     driven.give([announced(5)]);
     // Two that the read does not bring, and one that it does.
     driven.give([announced(5), announced(6), announced(7)]);
-    let read = ReadPage {
-        after: Seq(3),
-        messages: vec![
-            envelope("bob", "alice", 4, "m"),
-            envelope("bob", "alice", 5, "m"),
-        ],
-        head: Seq(5),
-    };
-    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    let effects = driven.give([Input::Read(user("bob"), Ok(four_and_five()))]);
     assert_eq!(delivered(&effects), [4, 5, 6, 7]);
     assert!(!effects.iter().any(|e| matches!(e, Effect::Read(_))));
     let effects = driven.give([announced(8)]);
@@ -328,15 +320,7 @@ fn what_is_held_during_a_read_is_bounded_and_the_rest_is_read() {
     let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
     driven.give([announced(5)]);
     driven.give((6..1_000).map(announced));
-    let read = ReadPage {
-        after: Seq(3),
-        messages: vec![
-            envelope("bob", "alice", 4, "m"),
-            envelope("bob", "alice", 5, "m"),
-        ],
-        head: Seq(5),
-    };
-    let effects = driven.give([Input::Read(user("bob"), Ok(read))]);
+    let effects = driven.give([Input::Read(user("bob"), Ok(four_and_five()))]);
     let last = *delivered(&effects).last().unwrap();
     assert!((6..999).contains(&last), "{last}");
     let next = effects.iter().find_map(|effect| match effect {
@@ -344,6 +328,18 @@ fn what_is_held_during_a_read_is_bounded_and_the_rest_is_read() {
         _ => None,
     });
     assert_eq!(next, Some(ReadStart::After(Seq(last))));
+}
+
+/// What a read after 3 brings of bob's five.
+fn four_and_five() -> ReadPage {
+    ReadPage {
+        after: Seq(3),
+        messages: vec![
+            envelope("bob", "alice", 4, "m"),
+            envelope("bob", "alice", 5, "m"),
+        ],
+        head: Seq(5),
+    }
 }
 
 /// The sequences of the messages that are pushed.
