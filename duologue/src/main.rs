@@ -1,6 +1,5 @@
 //! The program `duologue`; everything is in the library of the same name.
 
-#[tokio::main]
-async fn main() -> std::process::ExitCode {
-    duologue::run().await
+fn main() -> std::io::Result<std::process::ExitCode> {
+    duologue_runtime::threads::run(duologue::run())
 }

@@ -6,8 +6,8 @@ use duologue_chat::ports;
 use duologue_history::history::History;
 use duologue_presence::Presence;
 use duologue_proto::history::{
-    Appended, ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages,
-    MessagesPage, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
+    ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages, MessagesPage,
+    OnAppended, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
 };
 use duologue_proto::ids::{HistoryId, UserId};
 use duologue_proto::message::Cursor;
@@ -23,8 +23,8 @@ impl ports::History for LocalHistory {
         self.0.history_id().await
     }
 
-    async fn append(&self, run: Run) -> Vec<Appended> {
-        self.0.append(run).await
+    async fn append(&self, run: Run, answered: OnAppended) {
+        self.0.submit(run, answered).await;
     }
 
     async fn read(&self, request: ReadRequest) -> Result<ReadPage, HistoryError> {

@@ -76,6 +76,52 @@ pub enum Appended {
     Unsettled(Unsettled),
 }
 
+/// What is called with the answers of a run, one per draft, in their order.
+///
+/// It is called once, where the run is settled: for the runs of one conversation in the
+/// order of what they stored. So it must neither block nor wait. Dropped before, it says
+/// that no draft is settled.
+pub struct OnAppended {
+    drafts: usize,
+    take: Option<Box<dyn FnOnce(Vec<Appended>) + Send>>,
+}
+
+impl OnAppended {
+    /// For a run of so many drafts.
+    pub fn new(drafts: usize, take: impl FnOnce(Vec<Appended>) + Send + 'static) -> Self {
+        let take = Some(Box::new(take) as Box<_>);
+        Self { drafts, take }
+    }
+
+    /// The answers are here.
+    pub fn call(mut self, answers: Vec<Appended>) {
+        if let Some(take) = self.take.take() {
+            take(answers);
+        }
+    }
+}
+
+impl Drop for OnAppended {
+    fn drop(&mut self) {
+        let unavailable = Appended::Unsettled(Unsettled {
+            reason: UnsettledReason::Unavailable,
+            head: None,
+            retry_after: None,
+        });
+        if let Some(take) = self.take.take() {
+            take(vec![unavailable; self.drafts]);
+        }
+    }
+}
+
+impl fmt::Debug for OnAppended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnAppended")
+            .field("drafts", &self.drafts)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a draft is not settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsettled {

@@ -14,3 +14,4 @@ pub mod server;
 pub mod shutdown;
 pub mod task;
 pub mod telemetry;
+pub mod threads;

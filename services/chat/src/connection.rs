@@ -10,17 +10,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_proto::history::{Appended, Run};
+use duologue_proto::history::Appended;
 use duologue_proto::ids::{Seq, UserId};
-use duologue_proto::message::Envelope;
 use duologue_proto::presence::{Registered, Route};
-use duologue_runtime::faults::{self, Mutant, Point, planted};
+use duologue_runtime::faults::{self, Point};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::Instant;
 use tokio_stream::Stream;
 
+use crate::append;
 use crate::core::Core;
 use crate::frame::{Ref, Up};
 use crate::outbox::{LOW_BYTES, Outbox};
@@ -236,14 +236,11 @@ impl Connection {
             }
             Effect::Register(route) => self.register(route),
             Effect::Release => self.release(),
-            Effect::Append(run) if planted(Mutant::LookupBeforeAppend) => {
-                let own = Arc::clone(&self.handle);
-                self.ask(|core| append_after_lookup(core, run, own));
+            Effect::Append(run) => {
+                let append =
+                    append::for_session(Arc::clone(&self.core), run, Arc::clone(&self.handle));
+                self.pending.push(Box::pin(append.map(|()| None)));
             }
-            Effect::Append(run) => self.ask(|core| async move {
-                let peer = run.peer.clone();
-                Input::Appended(peer, core.history.append(run).await)
-            }),
             Effect::Read(request) => self.ask(|core| async move {
                 let peer = request.peer.clone();
                 Input::Read(peer, core.history.read(request).await)
@@ -257,10 +254,6 @@ impl Connection {
                     let written = core.history.advance_cursor(&user, &peer, asked).await;
                     Input::CursorWritten(peer, written)
                 });
-            }
-            Effect::Announce(_) if planted(Mutant::LookupBeforeAppend) => {}
-            Effect::Announce(run) => {
-                self.core.router.messages(run, Some(&self.handle.session));
             }
             Effect::AnnounceCursor(peer, cursor) => {
                 let origin = Some(&self.handle.session);
@@ -323,23 +316,6 @@ impl Connection {
             self.pending.push(Box::pin(release.map(|()| None)));
         }
     }
-}
-
-/// Tells only the sessions that were there before the append: only a planted fault
-/// does.
-async fn append_after_lookup(core: Arc<Core>, run: Run, own: Arc<Handle>) -> Input {
-    let peer = run.peer.clone();
-    let found = core.registry.sessions([&run.sender, &run.peer]);
-    let answers = core.history.append(run).await;
-    let stored = answers.iter().filter_map(|answer| match answer {
-        Appended::Stored { envelope, .. } => Some(envelope.clone()),
-        Appended::MessageIdReused | Appended::Unsettled(_) => None,
-    });
-    let stored: Arc<[Envelope]> = stored.collect();
-    for handle in found.iter().filter(|handle| handle.session != own.session) {
-        handle.inbox.announce(&handle.user, &stored);
-    }
-    Input::Appended(peer, answers)
 }
 
 /// What was stored is told in the order of its places, whoever sent it. When both
@@ -416,6 +392,7 @@ fn shrink<T>(queue: &mut Vec<T>) {
 #[cfg(test)]
 mod tests {
     use duologue_proto::ids::{MessageId, UnixMillis};
+    use duologue_proto::message::Envelope;
 
     use super::*;
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use duologue_proto::history::Appended;
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::{Cursor, Envelope};
@@ -33,6 +34,8 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// Answers to the session's own runs, as many as it has in flight.
+    appended: Vec<(UserId, Vec<Appended>)>,
     announced: Vec<Arc<[Envelope]>>,
     announced_bytes: usize,
     raised: BTreeMap<UserId, Seq>,
@@ -51,6 +54,11 @@ impl Inbox {
             state: Mutex::default(),
             signal,
         }
+    }
+
+    /// Answers the session's own run in the conversation with `peer`.
+    pub(crate) fn appended(&self, peer: UserId, answers: Vec<Appended>) {
+        self.change(|waiting| waiting.appended.push((peer, answers)));
     }
 
     /// Announces messages of one conversation of `user`, whose session this is.
@@ -114,6 +122,8 @@ impl Inbox {
     /// Takes everything out.
     pub(crate) fn take(&self, inputs: &mut Vec<Input>) {
         let waiting = std::mem::take(&mut *self.lock());
+        let appended = waiting.appended.into_iter();
+        inputs.extend(appended.map(|(peer, answers)| Input::Appended(peer, answers)));
         inputs.extend(waiting.announced.into_iter().map(Input::Announced));
         inputs.extend(
             waiting

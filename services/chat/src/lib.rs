@@ -5,6 +5,7 @@
 //! the place where a message is acknowledged. It must not own what was said: that
 //! is history's.
 
+mod append;
 mod chat;
 mod connection;
 mod core;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use duologue_proto::history::{
-    Appended, ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages,
-    MessagesPage, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
+    ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages, MessagesPage,
+    OnAppended, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
 };
 use duologue_proto::ids::{HistoryId, UserId};
 use duologue_proto::message::{Cursor, Envelope};
@@ -21,9 +21,10 @@ pub trait History: Send + Sync + 'static {
     /// Which history this is.
     async fn history_id(&self) -> Result<HistoryId, HistoryError>;
 
-    /// Stores a run. One answer per draft, in their order. Cancelling the call
-    /// leaves every draft either stored or not, never half-done.
-    async fn append(&self, run: Run) -> Vec<Appended>;
+    /// Takes a run to be stored; `answered` is called when it is settled. Cancelling
+    /// the call leaves every draft either stored or not, never half-done, and what is
+    /// stored is answered.
+    async fn append(&self, run: Run, answered: OnAppended);
 
     /// Reads messages in order, strongly.
     async fn read(&self, request: ReadRequest) -> Result<ReadPage, HistoryError>;

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use duologue_proto::history::{Appended, HistoryError, Run};
+use duologue_proto::history::{Appended, HistoryError, OnAppended, Run};
 use duologue_proto::ids::{ConversationId, HistoryId, UserId};
 use duologue_runtime::clock::Clock;
+use tokio::sync::oneshot;
 
 use crate::append::{Appenders, Keys};
 use crate::error::unavailable;
@@ -59,10 +60,36 @@ impl History {
         self.shared.store.writable()
     }
 
-    /// Stores a run. One answer per draft, in their order. Cancelling the call
-    /// leaves every draft either stored or not, never half-done.
+    /// Takes a run to be stored; `answered` is called when it is settled. Cancelling
+    /// the call leaves every draft either stored or not, never half-done, and what is
+    /// stored is answered.
+    pub async fn submit(&self, run: Run, answered: OnAppended) {
+        self.appenders.submit(run, answered).await;
+    }
+
+    /// Stores a run. One answer per draft, in their order.
     pub async fn append(&self, run: Run) -> Vec<Appended> {
-        self.appenders.append(run).await
+        let (answer, answers) = oneshot::channel();
+        // Who went away needs no answer.
+        let answered = OnAppended::new(run.drafts.len(), |appended| drop(answer.send(appended)));
+        self.submit(run, answered).await;
+        answers.await.unwrap_or_default()
+    }
+
+    /// Asks a question that reads several times.
+    pub(crate) async fn ask<T: Send + 'static, F>(
+        &self,
+        question: impl FnOnce(Arc<Shared>) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let question = question(Arc::clone(&self.shared));
+        let asked = async { drop(answer.send(question.await)) };
+        self.shared.store.ask(Box::pin(asked)).await;
+        let lost = || StoreError::Unavailable("a question was not answered".into());
+        answered.await.unwrap_or_else(|_| Err(lost()))
     }
 
     /// The users who share a conversation with `user`, in order, after `after`;

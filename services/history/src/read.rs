@@ -16,25 +16,35 @@ impl History {
     /// Reads messages in order, strongly. A page may end before the head, and
     /// then holds at least one message.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadPage, HistoryError> {
+        let start = request.start;
+        let page = self.ask(|shared| async move { shared.page(&request).await });
+        let page = page.await.map_err(unavailable)?;
+        match start {
+            ReadStart::After(position) if position > page.head => {
+                Err(HistoryError::PositionAhead { head: page.head })
+            }
+            ReadStart::After(_) | ReadStart::AcceptedSince(_) => Ok(page),
+        }
+    }
+}
+
+impl Shared {
+    /// Without messages if there are none, or if the start is above the head.
+    async fn page(&self, request: &ReadRequest) -> Result<ReadPage, StoreError> {
         let conversation = ConversationId::of(&request.user, &request.peer);
-        let head = self.shared.store.head(&conversation).await;
-        let Some(head) = head.map_err(unavailable)? else {
-            return empty(request.start);
+        let Some(head) = self.store.head(&conversation).await? else {
+            return Ok(ReadPage {
+                after: Seq::ZERO,
+                messages: Vec::new(),
+                head: Seq::ZERO,
+            });
         };
         let after = match request.start {
             ReadStart::After(position) => position,
-            ReadStart::AcceptedSince(time) => self
-                .shared
-                .last_before(&conversation, &head, time)
-                .await
-                .map_err(unavailable)?,
+            ReadStart::AcceptedSince(time) => self.last_before(&conversation, &head, time).await?,
         };
         let head_seq = head.envelope.seq;
-        if after > head_seq {
-            return Err(HistoryError::PositionAhead { head: head_seq });
-        }
-        let messages = self.shared.between(&request, after, head).await;
-        let messages = messages.map_err(unavailable)?;
+        let messages = self.between(request, after, head).await?;
         Ok(ReadPage {
             after,
             messages: messages
@@ -44,22 +54,7 @@ impl History {
             head: head_seq,
         })
     }
-}
 
-fn empty(start: ReadStart) -> Result<ReadPage, HistoryError> {
-    match start {
-        ReadStart::After(position) if position > Seq::ZERO => {
-            Err(HistoryError::PositionAhead { head: Seq::ZERO })
-        }
-        ReadStart::After(_) | ReadStart::AcceptedSince(_) => Ok(ReadPage {
-            after: Seq::ZERO,
-            messages: Vec::new(),
-            head: Seq::ZERO,
-        }),
-    }
-}
-
-impl Shared {
     /// The messages after `after`, up to a head that was just read.
     async fn between(
         &self,
@@ -67,7 +62,7 @@ impl Shared {
         after: Seq,
         head: StoredMessage,
     ) -> Result<Vec<StoredMessage>, StoreError> {
-        if after == head.envelope.seq {
+        if after >= head.envelope.seq {
             return Ok(Vec::new());
         }
         if after.next() == head.envelope.seq {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_runtime::clock::{Random, RandomExt as _};
+use futures_util::future::BoxFuture;
 
 /// A ten-minute window of the activity index: time ÷ 10 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,6 +187,12 @@ pub trait Store: Send + Sync + 'static {
     /// rows are durable before the first message is, or with it, and stay even
     /// if the messages fail. A put that is tried again is identical to the byte.
     async fn put_run(&self, run: PutRun) -> PutOutcome;
+
+    /// Runs a question that reads several times and writes nothing, where its reads cost
+    /// least.
+    async fn ask(&self, question: BoxFuture<'static, ()>) {
+        question.await;
+    }
 
     /// Writes both users' activity rows of a window, blindly.
     async fn put_activity(

@@ -40,11 +40,9 @@ impl History {
         let since = held
             .filter(|v| now.since(*v) <= MAX_SYNC_TOKEN_AGE)
             .map(|v| v.min(now).minus(slack()));
-        let (conversations, more) = self
-            .shared
-            .changed(&request, since)
-            .await
-            .map_err(unavailable)?;
+        let user = request.user.clone();
+        let changed = self.ask(|shared| async move { shared.changed(&request, since).await });
+        let (conversations, more) = changed.await.map_err(unavailable)?;
         let now = if planted(Mutant::TimeReadAtEnd) {
             self.shared.time.durable_now().await
         } else {
@@ -52,7 +50,7 @@ impl History {
         };
         Ok(SyncPage {
             history_id: self.shared.store.history_id().clone(),
-            token: self.sync_token(&request.user, now),
+            token: self.sync_token(&user, now),
             token_floor: now.minus(SYNC_SLACK),
             since,
             conversations,

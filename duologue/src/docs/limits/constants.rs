@@ -183,7 +183,7 @@ fn history() -> Named {
         duologue_history::limits::MAX_QUEUED_BYTES,
         duologue_history::limits::MAX_GROUP_OPERATIONS,
         duologue_history::limits::MAX_GROUP_BYTES,
-        duologue_history::limits::MAX_READERS,
+        duologue_history::limits::MAX_QUEUED_READS,
         duologue_history::limits::MAX_SEALED_MEMTABLES,
         duologue_history::limits::MAX_LEVEL_0_TABLES,
         duologue_history::limits::MAX_BUNDLE_BYTES,

@@ -12,13 +12,13 @@ use duologue_proto::history::{
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits;
 use duologue_proto::presence::PresenceError;
-use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 use duologue_runtime::task;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{caller, down, up};
+use crate::append;
 use crate::core::Core;
 use crate::people::{self, Unseen};
 
@@ -66,11 +66,7 @@ pub(super) async fn send_message(
         peer: send.peer,
         drafts: vec![draft],
     };
-    // In a task of its own, so that what was stored is relayed even if the caller
-    // does not wait.
-    let append = task::spawn("unary send", append_and_relay(core, run));
-    let appended = append.await.map_err(|_| Refusal::internal())?;
-    match appended {
+    match append::and_wait(&core, run).await.pop() {
         Some(Appended::Stored {
             envelope,
             duplicate,
@@ -88,19 +84,6 @@ pub(super) async fn send_message(
         Some(Appended::Unsettled(unsettled)) => Err(not_settled(&unsettled, held).into_status()),
         None => Err(Refusal::internal().into_status()),
     }
-}
-
-async fn append_and_relay(core: Arc<Core>, run: Run) -> Option<Appended> {
-    let appended = core.history.append(run).await.pop();
-    if let Some(Appended::Stored {
-        envelope,
-        duplicate,
-    }) = &appended
-        && !(*duplicate && planted(Mutant::DuplicateNotRelayed))
-    {
-        core.router.messages(vec![envelope.clone()], None);
-    }
-    appended
 }
 
 /// `searched_only`: why it was only searched for.

@@ -142,7 +142,7 @@ pub enum Effect {
     Register(Box<Route>),
     /// Leave the directory and the node's table.
     Release,
-    /// Store a run.
+    /// Store a run, and relay what is stored of it.
     Append(Run),
     /// Read from history.
     Read(ReadRequest),
@@ -150,8 +150,6 @@ pub enum Effect {
     Sync(SyncRequest),
     /// Write this user's cursor in the conversation with the one named.
     WriteCursor(UserId, Cursor),
-    /// Relay messages of one conversation that are durable.
-    Announce(Vec<Envelope>),
     /// Relay a cursor of this user in the conversation with the one named.
     AnnounceCursor(UserId, Cursor),
     /// Ask who is online and visible to the user, in order, after this user.

@@ -12,7 +12,6 @@ use std::time::Duration;
 use duologue_proto::history::{Appended, Draft, Intent, Run, Unsettled, UnsettledReason};
 use duologue_proto::ids::{MessageId, UserId};
 use duologue_proto::limits::{MAX_DEFERRED, MAX_SENDS_IN_FLIGHT};
-use duologue_proto::message::Envelope;
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 
@@ -212,18 +211,13 @@ impl Session {
         let in_flight = std::mem::take(&mut lane.in_flight);
         self.sends.unanswered -= in_flight.len();
         let mut answers = answers.into_iter();
-        let mut stored = Vec::with_capacity(in_flight.len());
         for entry in in_flight {
             let answer = answers.next().unwrap_or(Appended::Unsettled(Unsettled {
                 reason: UnsettledReason::Unavailable,
                 head: None,
                 retry_after: None,
             }));
-            stored.extend(self.answer(peer, entry, answer));
-        }
-        // Duplicates too: the first writer may have died before this.
-        if !stored.is_empty() {
-            self.effects.push(Effect::Announce(stored));
+            self.answer(peer, entry, answer);
         }
         self.sends.lanes.retain(|_, lane| !lane.is_empty());
         if self.sends.deferred > MAX_DEFERRED {
@@ -238,9 +232,8 @@ impl Session {
     }
 
     /// Tells the device what became of a send. Only here is a message
-    /// acknowledged: history has answered that it is durable. Returns what is to be
-    /// relayed.
-    fn answer(&mut self, peer: &UserId, entry: InFlight, answer: Appended) -> Option<Envelope> {
+    /// acknowledged: history has answered that it is durable.
+    fn answer(&mut self, peer: &UserId, entry: InFlight, answer: Appended) {
         match answer {
             Appended::Stored {
                 envelope,
@@ -256,8 +249,6 @@ impl Session {
                 };
                 self.push(entry.reference, stored);
                 self.on_own_stored(peer, &envelope, duplicate);
-                let relayed = !duplicate || !planted(Mutant::DuplicateNotRelayed);
-                return relayed.then_some(envelope);
             }
             Appended::MessageIdReused => {
                 self.settle(peer, &entry.message_id);
@@ -272,7 +263,6 @@ impl Session {
             }
             Appended::Unsettled(unsettled) => self.unsettled(peer, entry, &unsettled),
         }
-        None
     }
 
     fn settle(&mut self, peer: &UserId, message_id: &MessageId) {

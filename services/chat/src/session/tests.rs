@@ -443,24 +443,6 @@ fn a_session_that_was_registered_late_syncs_again() {
 }
 
 #[test]
-fn stored_is_said_before_the_message_is_announced() {
-    let mut driven = Driven::live(&[("bob", 0)]);
-    driven.give([send("bob", "m1")]);
-    let stored = Appended::Stored {
-        envelope: envelope("alice", "bob", 1, "m1"),
-        duplicate: false,
-    };
-    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
-    assert!(matches!(
-        effects.as_slice(),
-        [
-            Effect::Push(0, Down::Stored { seq: Seq(1), .. }),
-            Effect::Announce(_)
-        ]
-    ));
-}
-
-#[test]
 fn an_own_message_past_a_gap_does_not_move_what_was_shown() {
     let mut driven = Driven::live(&[("bob", 3)]);
     driven.give([send("bob", "m5")]);
@@ -472,22 +454,6 @@ fn an_own_message_past_a_gap_does_not_move_what_was_shown() {
     assert!(effects.iter().any(
         |effect| matches!(effect, Effect::Read(read) if read.start == ReadStart::After(Seq(3)))
     ));
-}
-
-#[test]
-fn a_duplicate_is_announced_like_a_first_append() {
-    let mut driven = Driven::live(&[("bob", 1)]);
-    driven.give([send("bob", "m1")]);
-    let stored = Appended::Stored {
-        envelope: envelope("alice", "bob", 1, "m1"),
-        duplicate: true,
-    };
-    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
-    assert!(
-        effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Announce(_)))
-    );
 }
 
 #[test]
@@ -632,7 +598,7 @@ fn a_drain_answers_appends_under_way_and_then_says_how_long_to_wait() {
 }
 
 #[test]
-fn a_device_that_is_gone_is_offline_at_once_and_what_it_sent_is_still_relayed() {
+fn a_device_that_is_gone_is_offline_at_once_and_what_it_sent_is_still_awaited() {
     let mut driven = Driven::live(&[("bob", 0)]);
     driven.give([send("bob", "m1")]);
     let effects = driven.give([Input::Gone]);
@@ -642,10 +608,7 @@ fn a_device_that_is_gone_is_offline_at_once_and_what_it_sent_is_still_relayed() 
         duplicate: false,
     };
     let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
-    assert!(matches!(
-        effects.as_slice(),
-        [Effect::Announce(_), Effect::End(None)]
-    ));
+    assert!(matches!(effects.as_slice(), [Effect::End(None)]));
 }
 
 #[test]

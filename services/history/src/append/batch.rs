@@ -11,11 +11,11 @@
 
 use std::collections::BTreeSet;
 
-use duologue_proto::history::{Appended, Draft, Intent, UnsettledReason};
+use duologue_proto::history::{Appended, Draft, Intent, OnAppended, UnsettledReason};
 use duologue_proto::ids::{ConversationId, UserId};
 use duologue_proto::message::Envelope;
 use duologue_runtime::faults::{Mutant, planted};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::plan::Plan;
 use super::put::Stopped;
@@ -247,15 +247,14 @@ impl Batch<'_> {
                 let unanswered = || unsettled(UnsettledReason::Unavailable, None);
                 appended.push(entry.answer.unwrap_or_else(unanswered));
             }
-            // A caller that went away needs no answer.
-            let _ = caller.answer.send(appended);
+            caller.answered.call(appended);
         }
     }
 }
 
 /// Who is to be answered, with the room that the run holds until then.
 struct Caller {
-    answer: oneshot::Sender<Vec<Appended>>,
+    answered: OnAppended,
     _room: OwnedSemaphorePermit,
 }
 
@@ -264,7 +263,7 @@ fn take_apart(requests: Vec<Request>, keys: &Keys) -> (Vec<Caller>, Vec<Entry>) 
     let mut entries = Vec::new();
     for (index, request) in requests.into_iter().enumerate() {
         callers.push(Caller {
-            answer: request.answer,
+            answered: request.answered,
             _room: request.room,
         });
         let run = request.run;

@@ -23,10 +23,10 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_proto::history::{Appended, Run, Unsettled, UnsettledReason};
+use duologue_proto::history::{Appended, OnAppended, Run, Unsettled, UnsettledReason};
 use duologue_proto::ids::{ConversationId, Seq};
 use duologue_runtime::task;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::error::RETRY_AFTER;
 use crate::history::Shared;
@@ -51,7 +51,7 @@ pub(crate) struct Appenders {
 struct Request {
     conversation: ConversationId,
     run: Run,
-    answer: oneshot::Sender<Vec<Appended>>,
+    answered: OnAppended,
     room: OwnedSemaphorePermit,
 }
 
@@ -70,36 +70,25 @@ impl Appenders {
         }
     }
 
-    pub(crate) async fn append(&self, run: Run) -> Vec<Appended> {
-        let drafts = run.drafts.len();
-        if drafts == 0 {
-            return Vec::new();
+    /// Queues a run. Without room for too long it is not taken, and answered so.
+    pub(crate) async fn submit(&self, run: Run, answered: OnAppended) {
+        if run.drafts.is_empty() {
+            return answered.call(Vec::new());
         }
-        let answered = match self.enqueue(run).await {
-            Some(answer) => answer.await.ok(),
-            None => None,
-        };
-        let unavailable = || unsettled(UnsettledReason::Unavailable, None);
-        answered.unwrap_or_else(|| std::iter::repeat_with(unavailable).take(drafts).collect())
-    }
-
-    /// Queues a run; none if there is no room for too long.
-    async fn enqueue(&self, run: Run) -> Option<oneshot::Receiver<Vec<Appended>>> {
         let conversation = ConversationId::of(&run.sender, &run.peer);
         let shard = &self.shards[shard_of(&conversation)];
-        let (answer, answered) = oneshot::channel();
         let room = Arc::clone(&self.room).acquire_many_owned(weight_kib(&run));
         let queued = async {
             let request = Request {
                 conversation,
                 run,
-                answer,
+                answered,
                 room: room.await.ok()?,
             };
             shard.send(request).await.ok()
         };
-        tokio::time::timeout(MAX_WAIT, queued).await.ok()??;
-        Some(answered)
+        // What is not taken is dropped, and so answered.
+        let _ = tokio::time::timeout(MAX_WAIT, queued).await;
     }
 }
 

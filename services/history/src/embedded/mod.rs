@@ -3,8 +3,9 @@
 //! Writes go through the group committer on a dedicated thread: each group is one
 //! atomic batch, synced before anything of it is answered or can be read. Reads run
 //! on the blocking pool, all of them: even a point read may wait for a disk, and a
-//! session's task must not; the hop costs little beside what is read, since heads
-//! are cached above. They are few at a time, so that they cannot take the pool.
+//! session's task must not. A question that reads several times goes there once and
+//! reads on the spot: on a busy machine each hop costs a turn of all tasks. For the
+//! same reason reads wait in the pool's own queue, not as tasks.
 
 mod bundle;
 mod directory;
@@ -18,6 +19,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use duologue_proto::ids::{ConversationId, HistoryId, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, Random};
 use duologue_runtime::faults::{self, Point};
+use futures_executor::block_on;
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 pub use self::bundle::{MAX_BUNDLE_BYTES, MAX_BUNDLE_MESSAGES};
@@ -45,8 +49,13 @@ use crate::store::{
     new_history_id,
 };
 
-/// Reads at a time; more wait.
-pub const MAX_READERS: usize = 16;
+/// Reads that run or wait for a thread; more callers wait for room.
+pub const MAX_QUEUED_READS: usize = 1_024;
+
+thread_local! {
+    /// Whether this is a thread of the blocking pool that has run a question.
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Why a history cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +149,7 @@ impl EmbeddedStore {
         })?;
         Ok(Self {
             committer,
-            readers: Arc::new(Semaphore::new(MAX_READERS)),
+            readers: Arc::new(Semaphore::new(MAX_QUEUED_READS)),
             open: Arc::new(Open {
                 tables,
                 _directory: claimed,
@@ -154,16 +163,27 @@ impl EmbeddedStore {
         &self,
         read: impl FnOnce(&Tables) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if MAY_BLOCK.get() {
+            return read(&self.open.tables);
+        }
+        let open = Arc::clone(&self.open);
+        self.on_reader(move || read(&open.tables)).await?
+    }
+
+    /// Runs something that may block.
+    async fn on_reader<T: Send + 'static>(
+        &self,
+        blocking: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         let lost = || StoreError::Unavailable("the read did not end".into());
         let permit = Arc::clone(&self.readers).acquire_owned().await;
         let permit = permit.map_err(|_| lost())?;
-        let open = Arc::clone(&self.open);
         let reading = tokio::task::spawn_blocking(move || {
-            let result = read(&open.tables);
+            let result = blocking();
             drop(permit);
             result
         });
-        reading.await.unwrap_or_else(|_| Err(lost()))
+        reading.await.map_err(|_| lost())
     }
 }
 
@@ -187,6 +207,15 @@ impl Store for EmbeddedStore {
 
     async fn put_run(&self, run: PutRun) -> PutOutcome {
         self.committer.put_run(run).await
+    }
+
+    async fn ask(&self, question: BoxFuture<'static, ()>) {
+        let asked = self.on_reader(move || {
+            MAY_BLOCK.set(true);
+            block_on(question);
+        });
+        // A question that was lost is not answered, which its caller sees.
+        let _ = asked.await;
     }
 
     async fn put_activity(

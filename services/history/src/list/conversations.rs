@@ -50,11 +50,10 @@ impl History {
                 .and_then(|payload| Place::from_payload(&payload))
                 .ok_or(HistoryError::InvalidPageToken)?
         };
-        let (conversations, next) = self
-            .shared
-            .conversations_from(&request, place)
-            .await
-            .map_err(unavailable)?;
+        let asked = request.clone();
+        let listed =
+            self.ask(|shared| async move { shared.conversations_from(&asked, place).await });
+        let (conversations, next) = listed.await.map_err(unavailable)?;
         let token =
             |place: Place| tokens::seal(Purpose::Conversations, &bound, &place.to_payload());
         Ok(ConversationsPage {

@@ -3,10 +3,11 @@
 use duologue_proto::history::{HistoryError, ListMessages, MessagesPage};
 use duologue_proto::ids::{ConversationId, Seq};
 use duologue_proto::limits::{MAX_MESSAGES_PAGE, MAX_PAGE_BYTES};
+use duologue_proto::message::Envelope;
 
 use crate::error::unavailable;
-use crate::history::History;
-use crate::store::{Consistency, SlotRange};
+use crate::history::{History, Shared};
+use crate::store::{Consistency, SlotRange, StoreError};
 use crate::tokens::{self, Fields, Payload, Purpose};
 
 impl History {
@@ -15,17 +16,32 @@ impl History {
     pub async fn list_messages(&self, request: ListMessages) -> Result<MessagesPage, HistoryError> {
         let query = Query::of(self, &request);
         let shown = query.open(&request.page_token)?;
-        let conversation = ConversationId::of(&request.user, &request.peer);
-        let head = self.shared.store.head(&conversation).await;
-        let head = head.map_err(unavailable)?;
-        let head = head.map_or(Seq::ZERO, |message| message.envelope.seq);
-        let mut page = MessagesPage {
-            messages: Vec::new(),
-            next_page_token: String::new(),
-            head,
+        let asked = self.ask(|shared| async move { shared.messages(&request, shown).await });
+        let (messages, end, head) = asked.await.map_err(unavailable)?;
+        let next_page_token = match messages.last() {
+            Some(message) if Some(message.seq) != end => query.token(message.seq),
+            _ => String::new(),
         };
-        let Some((first, last)) = wanted(&request, shown, head) else {
-            return Ok(page);
+        Ok(MessagesPage {
+            messages,
+            next_page_token,
+            head,
+        })
+    }
+}
+
+impl Shared {
+    /// Messages after what is shown, where they end, and the head.
+    async fn messages(
+        &self,
+        request: &ListMessages,
+        shown: Option<Seq>,
+    ) -> Result<(Vec<Envelope>, Option<Seq>, Seq), StoreError> {
+        let conversation = ConversationId::of(&request.user, &request.peer);
+        let head = self.store.head(&conversation).await?;
+        let head = head.map_or(Seq::ZERO, |message| message.envelope.seq);
+        let Some((first, last)) = wanted(request, shown, head) else {
+            return Ok((Vec::new(), None, head));
         };
         let range = SlotRange {
             conversation,
@@ -36,17 +52,10 @@ impl History {
             max_bytes: MAX_PAGE_BYTES,
             consistency: Consistency::Strong,
         };
-        let messages = self.shared.some_slots(range).await.map_err(unavailable)?;
-        page.messages = messages
-            .into_iter()
-            .map(|message| message.envelope)
-            .collect();
+        let messages = self.some_slots(range).await?;
+        let messages = messages.into_iter().map(|message| message.envelope);
         let end = if request.forward { last } else { first };
-        page.next_page_token = match page.messages.last() {
-            Some(message) if message.seq != end => query.token(message.seq),
-            _ => String::new(),
-        };
-        Ok(page)
+        Ok((messages.collect(), Some(end), head))
     }
 }
 

@@ -165,10 +165,7 @@ impl World {
                 Effect::WriteCursor(peer, cursor) => {
                     self.waiting.push(Waiting::Cursor(peer, cursor));
                 }
-                Effect::Announce(_)
-                | Effect::AnnounceCursor(..)
-                | Effect::AskPresence(_)
-                | Effect::Release => {}
+                Effect::AnnounceCursor(..) | Effect::AskPresence(_) | Effect::Release => {}
                 Effect::End(refusal) => panic!("the session ended: {refusal:?}"),
             }
         }

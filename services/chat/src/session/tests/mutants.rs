@@ -4,21 +4,26 @@
 use duologue_runtime::faults::{Mutant, plant, proof};
 
 macro_rules! caught {
-    ($($mutant:ident by $test:ident,)*) => {
-        &[$((Mutant::$mutant, stringify!($test), super::$test),)*]
+    ($($mutant:ident by $test:ident in $module:path = $file:literal,)*) => {
+        &[$({
+            use $module as tests;
+            (Mutant::$mutant, stringify!($test), tests::$test, $file)
+        },)*]
     };
 }
 
-const CAUGHT: &[(Mutant, &str, fn())] = caught!(
-    DuplicateNotRelayed by a_duplicate_is_announced_like_a_first_append,
-    NoSyncAfterReregistration by a_session_that_was_registered_late_syncs_again,
+const CAUGHT: &[(Mutant, &str, fn(), &str)] = caught!(
+    DuplicateNotRelayed by a_duplicate_is_announced_like_a_first_append
+        in crate::append::tests = "services/chat/src/append.rs",
+    NoSyncAfterReregistration by a_session_that_was_registered_late_syncs_again
+        in crate::session::tests = "services/chat/src/session/tests.rs",
 );
 
 #[test]
 fn every_planted_fault_fails_the_test_of_its_rule_which_passes_without_it() {
-    for (mutant, name, test) in CAUGHT {
+    for (mutant, name, test, file) in CAUGHT {
         let planted = plant(*mutant);
-        let caught = proof::fails(*test, "services/chat/src/session/tests.rs");
+        let caught = proof::fails(*test, file);
         drop(planted);
         assert!(caught, "{} escapes {name}", mutant.name());
         test();
@@ -29,6 +34,6 @@ fn every_planted_fault_fails_the_test_of_its_rule_which_passes_without_it() {
 fn the_table_says_what_is_caught_here() {
     let caught = CAUGHT
         .iter()
-        .map(|(mutant, name, _)| (mutant.name(), *name));
+        .map(|(mutant, name, ..)| (mutant.name(), *name));
     assert_eq!(proof::caught_in("session"), caught.collect());
 }
