@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::faults::{self, Mutant, Point, planted};
-use fjall::config::FilterPolicy;
+use fjall::config::{FilterPolicy, PartitioningPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::journal::{Journals, mend};
@@ -259,7 +259,11 @@ fn options(name: &str) -> KeyspaceCreateOptions {
     } else {
         ROWS_BUFFER_BYTES
     };
-    let options = KeyspaceCreateOptions::default().max_memtable_size(buffer_bytes);
+    let options = KeyspaceCreateOptions::default()
+        .max_memtable_size(buffer_bytes)
+        // Of the lower levels, where nearly everything is. Else the index of a table, a
+        // block of a megabyte, would be read to find one key in it.
+        .index_block_partitioning_policy(PartitioningPolicy::new([false, false, true]));
     // Messages are not kept apart from their keys, though compaction would then copy
     // less: fjall 3.1 does not sync the folder of such files before it drops the
     // journal, and what was acknowledged might be gone after a loss of power.
