@@ -3,7 +3,7 @@
 //!
 //! What the session waits for (history, presence) runs inside this one task; a
 //! stream that breaks off does not stop it, so that what was sent is still
-//! settled and relayed.
+//! settled.
 
 use std::future::Future;
 use std::pin::Pin;

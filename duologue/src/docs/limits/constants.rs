@@ -112,6 +112,7 @@ fn runtime() -> Named {
         duologue_runtime::admin::GRACE,
         duologue_runtime::telemetry::EXPORT_TIMEOUT,
         duologue_runtime::telemetry::FLUSH_TIMEOUT,
+        duologue_runtime::threads::MAX_BLOCKING_THREADS,
     ]
 }
 
