@@ -27,9 +27,9 @@ const SHOWN_CHARS: usize = 400;
 /// do, records everything, and checks every promise.
 #[derive(Debug, Parser)]
 struct Cli {
-    /// The server; on this machine only.
+    /// The server; on this machine only. Repeated: the nodes of one system.
     #[arg(long, default_value = "http://127.0.0.1:50051")]
-    addr: String,
+    addr: Vec<String>,
     /// The server's data directory, with its development key.
     #[arg(long, default_value = "./duologue-data", value_name = "DIR")]
     data: PathBuf,
@@ -75,11 +75,12 @@ async fn main() -> Result<ExitCode> {
 }
 
 fn options(cli: &Cli) -> Result<Options> {
-    let address = cli.addr.strip_prefix("http://").unwrap_or(&cli.addr);
+    let addresses = cli.addr.iter().map(|addr| {
+        let address = addr.strip_prefix("http://").unwrap_or(addr).parse();
+        address.with_context(|| format!("{addr} is not http://ADDRESS:PORT"))
+    });
     let load = Load {
-        address: address
-            .parse()
-            .with_context(|| format!("{} is not http://ADDRESS:PORT", cli.addr))?,
+        addresses: addresses.collect::<Result<_>>()?,
         users: cli.users,
         devices: cli.devices,
         wild: Duration::from_secs(cli.seconds),

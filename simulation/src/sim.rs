@@ -63,7 +63,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome> {
     sim.host(SERVER, move || started.clone().run());
     let recorder = Recorder::default();
     let load = Load {
-        address: SocketAddr::new(sim.lookup(SERVER), PORT),
+        addresses: vec![SocketAddr::new(sim.lookup(SERVER), PORT)],
         users: options.users,
         devices: options.devices,
         wild: options.wild,

@@ -162,21 +162,21 @@ impl Actor {
             positions: BTreeMap::new(),
             held: self.held.clone(),
         }));
-        let (address, gate) = (self.world.address, self.gate.clone());
+        let (addresses, gate) = (self.world.addresses.clone(), self.gate.clone());
         let (world, user) = (self.world.clone(), self.user.clone());
         let lifetime = if !self.steady && self.rng.percent(40) {
             SHORT
         } else {
             LONG
         };
-        let builder = Client::builder(format!("http://{address}"))
+        let builder = Client::builder(format!("http://{}", addresses.first()))
             .token_source(move |_refused| {
                 // In the end nobody comes anew all the time.
                 let lifetime = if world.is_wild() { lifetime } else { LONG };
                 let token = world.token(&user, lifetime).map_err(TokenError::from);
                 std::future::ready(token)
             })
-            .channel(move |endpoint| channel_of(&endpoint, address, &gate))
+            .channel(move |endpoint| channel_of(&endpoint, &addresses, &gate))
             .persistence(self.persistence().await?)
             .device(self.device.clone())
             .mark_delivered(false);

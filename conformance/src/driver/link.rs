@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -95,22 +96,49 @@ impl Gate {
     }
 }
 
-/// A channel to `address`, behind a gate. Of a stream so many bytes may be on
+/// Where servers listen, any of which may be connected to: each connection is made to
+/// the next one, as behind a balancer.
+#[derive(Clone)]
+pub(super) struct Addresses {
+    all: Arc<[SocketAddr]>,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Addresses {
+    /// None if there are none.
+    pub(super) fn new(all: &[SocketAddr]) -> Option<Self> {
+        (!all.is_empty()).then(|| Self {
+            all: all.into(),
+            turn: Arc::default(),
+        })
+    }
+
+    /// How all of them are named together.
+    pub(super) fn first(&self) -> SocketAddr {
+        self.all[0]
+    }
+
+    fn next(&self) -> SocketAddr {
+        self.all[self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len()]
+    }
+}
+
+/// A channel to `addresses`, behind a gate. Of a stream so many bytes may be on
 /// their way to who does not read.
-pub(super) fn channel(address: SocketAddr, gate: &Gate, window_bytes: u32) -> Channel {
-    endpoint(address)
+pub(super) fn channel(addresses: &Addresses, gate: &Gate, window_bytes: u32) -> Channel {
+    endpoint(addresses.first())
         .initial_stream_window_size(window_bytes)
-        .connect_with_connector_lazy(connector(address, gate))
+        .connect_with_connector_lazy(connector(addresses.clone(), gate.clone()))
 }
 
 /// As [`channel`], with the settings of an endpoint made elsewhere.
-pub(super) fn channel_of(endpoint: &Endpoint, address: SocketAddr, gate: &Gate) -> Channel {
-    endpoint.connect_with_connector_lazy(connector(address, gate))
+pub(super) fn channel_of(endpoint: &Endpoint, addresses: &Addresses, gate: &Gate) -> Channel {
+    endpoint.connect_with_connector_lazy(connector(addresses.clone(), gate.clone()))
 }
 
 fn connector(
-    address: SocketAddr,
-    gate: &Gate,
+    addresses: Addresses,
+    gate: Gate,
 ) -> impl tower::Service<
     http::Uri,
     Response = TokioIo<Gated>,
@@ -118,8 +146,7 @@ fn connector(
     Future = impl Future<Output = io::Result<TokioIo<Gated>>> + Send,
 > + Send
 + 'static {
-    let gate = gate.clone();
-    service_fn(move |_| gate.clone().connect(address))
+    service_fn(move |_| gate.clone().connect(addresses.next()))
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {

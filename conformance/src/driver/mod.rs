@@ -31,6 +31,7 @@ pub use self::behaviour::{Behaviour, Counts};
 use self::behaviour::{OF_CLIENT, OF_STUBS};
 use self::client::Actor;
 use self::device::Device;
+use self::link::Addresses;
 pub use self::surroundings::{Dial, Dialing, Io, Surroundings};
 use self::world::World;
 use crate::event::Event;
@@ -65,8 +66,8 @@ pub struct Options {
 /// Who does what, and how long.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Where the server listens.
-    pub address: SocketAddr,
+    /// Where the server listens; of several nodes, each connection is made to the next.
+    pub addresses: Vec<SocketAddr>,
     /// How many users, 2 to [`MAX_USERS`].
     pub users: usize,
     /// Devices of each, 2 to [`MAX_DEVICES`].
@@ -97,11 +98,12 @@ pub async fn run(options: Options) -> Result<Outcome> {
 /// Runs, and writes to a record in which the caller notes what it breaks.
 pub async fn run_with(options: Options, recorder: Recorder) -> Result<Outcome> {
     let Options { data, load } = options;
-    ensure!(
-        load.address.ip().is_loopback(),
-        "{} is not on this machine: only loopback is driven",
-        load.address
-    );
+    for address in &load.addresses {
+        ensure!(
+            address.ip().is_loopback(),
+            "{address} is not on this machine: only loopback is driven"
+        );
+    }
     let surroundings =
         Surroundings::of_this_machine(&data).context("no key to sign tokens with")?;
     let devices = load.devices;
@@ -142,7 +144,14 @@ impl Driver {
             Kind::Stubs => (OF_STUBS, "stubs"),
             Kind::Client => (OF_CLIENT, "client"),
         };
-        let world = World::new(&load, surroundings, recorder, Counts::requiring(required));
+        let addresses = Addresses::new(&load.addresses).context("no address is given")?;
+        let world = World::new(
+            &load,
+            addresses,
+            surroundings,
+            recorder,
+            Counts::requiring(required),
+        );
         world.note(Event::Begin {
             seed: load.seed,
             mode: mode.into(),

@@ -1,7 +1,6 @@
 //! What all clients of a run share.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tonic::{Request, Status};
 
 use super::Load;
 use super::behaviour::{Behaviour, Counts};
-use super::link::Gate;
+use super::link::{Addresses, Gate};
 use super::surroundings::Surroundings;
 use crate::event::{Event, SessionNumber, User};
 use crate::record::Recorder;
@@ -46,7 +45,7 @@ pub(super) struct World {
 }
 
 pub(super) struct Shared {
-    pub(super) address: SocketAddr,
+    pub(super) addresses: Addresses,
     pub(super) recorder: Recorder,
     pub(super) counts: Counts,
     pub(super) users: Vec<User>,
@@ -69,6 +68,7 @@ impl World {
     /// The world of a run that begins now.
     pub(super) fn new(
         load: &Load,
+        addresses: Addresses,
         surroundings: Surroundings,
         recorder: Recorder,
         counts: Counts,
@@ -76,7 +76,7 @@ impl World {
         // Names of their own for every run: what earlier runs left is not met.
         let run = format!("c{:x}-{}", surroundings.clock.now().0, load.seed);
         let shared = Shared {
-            address: load.address,
+            addresses,
             recorder,
             counts,
             users: (0..load.users)
@@ -158,7 +158,7 @@ impl World {
     /// A way to the server of its own, with its gate.
     pub(super) fn link(&self, window_bytes: u32) -> (ChatServiceClient<Channel>, Gate) {
         let gate = self.gate();
-        let channel = super::link::channel(self.address, &gate, window_bytes);
+        let channel = super::link::channel(&self.addresses, &gate, window_bytes);
         (ChatServiceClient::new(channel), gate)
     }
 

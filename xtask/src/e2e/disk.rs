@@ -53,7 +53,7 @@ async fn failing_sync(setup: &Setup) -> Result<String> {
     let loads = loads(setup.seed);
     let mut serving = Serving::new(folder.path());
     let server = serving.start(&setup.program, &[]).await?;
-    let address = server.grpc();
+    let addresses = [server.grpc()];
     let probe = Probe::new(setup, folder.path(), &server).await?;
     let breaks = async {
         for load in &loads {
@@ -68,7 +68,7 @@ async fn failing_sync(setup: &Setup) -> Result<String> {
         note(&loads, &Event::Heal);
         Ok((seen, server))
     };
-    let place = (address, folder.path());
+    let place = (addresses.as_slice(), folder.path());
     let ((seen, server), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
     let (unanswered, duplicates) = met(&records)?;
@@ -85,7 +85,7 @@ async fn full_disk(setup: &Setup) -> Result<String> {
     let loads = loads(setup.seed.wrapping_add(2));
     let mut serving = Serving::new(folder.path());
     let server = serving.start(&setup.program, &[]).await?;
-    let address = server.grpc();
+    let addresses = [server.grpc()];
     let probe = Probe::new(setup, folder.path(), &server).await?;
     let breaks = async {
         let from = Instant::now();
@@ -102,7 +102,7 @@ async fn full_disk(setup: &Setup) -> Result<String> {
         note(&loads, &Event::Heal);
         Ok((seen, server, filled))
     };
-    let place = (address, folder.path());
+    let place = (addresses.as_slice(), folder.path());
     let ((seen, server, filled), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
     let (unanswered, duplicates) = met(&records)?;

@@ -145,10 +145,10 @@ async fn run_one(setup: &Setup, load: &Load) -> Result<Tally> {
         .context("while the store was made")?;
     let server = run.start(moments.first().copied()).await?;
     run.ends = Instant::now() + WILD - MARGIN;
-    let address = server.grpc();
+    let addresses = [server.grpc()];
     let breaks = run.kill_all(server, &moments);
     let loads = std::slice::from_ref(load);
-    let place = (address, folder.path());
+    let place = (addresses.as_slice(), folder.path());
     let ((server, deaths), records) = drive(loads, place, breaks, &setup.records).await?;
     drop(server);
     let mut tally = Tally::default();

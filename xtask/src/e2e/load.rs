@@ -51,11 +51,11 @@ impl Load {
         }
     }
 
-    fn options(&self, address: SocketAddr, folder: &Path) -> driver::Options {
+    fn options(&self, addresses: &[SocketAddr], folder: &Path) -> driver::Options {
         driver::Options {
             data: folder.join("data"),
             load: driver::Load {
-                address,
+                addresses: addresses.to_vec(),
                 users: USERS,
                 devices: DEVICES,
                 wild: self.wild,
@@ -85,12 +85,12 @@ impl Load {
 /// checks the records, and returns them. Those of a run that fails are saved.
 pub(super) async fn drive<T>(
     loads: &[Load],
-    (address, folder): (SocketAddr, &Path),
+    (addresses, folder): (&[SocketAddr], &Path),
     breaks: impl Future<Output = Result<T>>,
     records: &Path,
 ) -> Result<(T, Vec<Record>)> {
     let drivers = loads.iter().map(|load| {
-        let options = load.options(address, folder);
+        let options = load.options(addresses, folder);
         driver::run_with(options, load.recorder.clone())
     });
     let mut drivers = pin!(try_join_all(drivers));

@@ -42,7 +42,8 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
         note(&loads, &Event::Heal);
         Ok(())
     };
-    let place = (server.grpc(), folder.path());
+    let addresses = [server.grpc()];
+    let place = (addresses.as_slice(), folder.path());
     let ((), records) = drive(&loads, place, breaks, &setup.records).await?;
     let (unanswered, duplicates) = met(&records)?;
     Ok(format!(
