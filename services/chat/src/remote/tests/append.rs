@@ -202,7 +202,10 @@ async fn runs_are_answered_by_their_numbers_in_the_order_of_the_answers() {
     while runs.len() < 3 {
         runs.extend(stream.runs().await);
     }
-    let (first, others) = (stored(&runs[2], 5), [stored(&runs[0], 1), stored(&runs[1], 8)]);
+    let (first, others) = (
+        stored(&runs[2], 5),
+        [stored(&runs[0], 1), stored(&runs[1], 8)],
+    );
     stream.answer(vec![first]).await;
     stream.answer(others.to_vec()).await;
     while order.lock().unwrap().len() < 3 {
@@ -230,8 +233,13 @@ async fn what_waits_while_a_request_is_on_its_way_travels_together() {
     assert!(requests < RUNS / 50, "{requests} requests");
     let ids = |run: &wire::Run| run.drafts[0].message_id.clone();
     let in_order = (0..RUNS).map(|number| format!("m{number}"));
-    assert!(sent.iter().map(ids).eq(in_order), "not in the order of arrival");
-    stream.answer(sent.iter().map(|run| stored(run, 1)).collect()).await;
+    assert!(
+        sent.iter().map(ids).eq(in_order),
+        "not in the order of arrival"
+    );
+    stream
+        .answer(sent.iter().map(|run| stored(run, 1)).collect())
+        .await;
     for answer in answers {
         assert_eq!(seqs(&soon(answer).await.unwrap()), [1]);
     }
@@ -253,7 +261,11 @@ async fn when_the_stream_breaks_what_is_not_answered_is_not_settled_and_the_next
     let next = append(&history, run("bob", &["m4"])).await;
     let mut stream = soon(streams.recv()).await.unwrap();
     let runs = stream.runs().await;
-    assert_eq!(runs.len(), 1, "what was not answered must not be sent again");
+    assert_eq!(
+        runs.len(),
+        1,
+        "what was not answered must not be sent again"
+    );
     stream.answer(vec![stored(&runs[0], 4)]).await;
     assert_eq!(seqs(&soon(next).await.unwrap()), [4]);
 }
@@ -285,10 +297,15 @@ async fn a_run_that_takes_too_long_is_not_settled_and_its_late_answer_is_ignored
     let late = stream.runs().await;
     assert_unsettled(&soon(slow).await.unwrap(), 1);
     let waited = asked.elapsed();
-    assert!((RUN_TIMEOUT..=RUN_TIMEOUT + SWEEP).contains(&waited), "{waited:?}");
+    assert!(
+        (RUN_TIMEOUT..=RUN_TIMEOUT + SWEEP).contains(&waited),
+        "{waited:?}"
+    );
     let next = append(&history, run("bob", &["m1"])).await;
     let again = stream.runs().await;
-    stream.answer(vec![stored(&late[0], 1), stored(&again[0], 1)]).await;
+    stream
+        .answer(vec![stored(&late[0], 1), stored(&again[0], 1)])
+        .await;
     assert_eq!(seqs(&soon(next).await.unwrap()), [1]);
 }
 
@@ -419,4 +436,16 @@ async fn a_question_ends_in_time_and_an_answer_that_breaks_a_rule_is_none() {
     assert_eq!(failed, unavailable);
     assert_eq!(asked.elapsed().as_secs(), CALL_TIMEOUT.as_secs());
     assert_eq!(soon(history.history_id()).await, Err(unavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_is_answered_though_nobody_asks_any_more() {
+    let (history, _place, mut stream, _streams) = opened().await;
+    let answers = append(&history, run("bob", &["m1"])).await;
+    drop(history);
+    let runs = stream.runs().await;
+    stream.answer(vec![stored(&runs[0], 1)]).await;
+    assert_eq!(seqs(&soon(answers).await.unwrap()), [1]);
+    // And then the stream ends.
+    assert!(soon(stream.requests.message()).await.unwrap().is_none());
 }

@@ -146,7 +146,10 @@ async fn heard(receiver: &mut Receiver<UserPresence>) -> Result<String, RecvErro
 }
 
 /// A receiver that is of the watch that has just begun.
-async fn watching(presence: &RemotePresence, before: &mut Receiver<UserPresence>) -> Receiver<UserPresence> {
+async fn watching(
+    presence: &RemotePresence,
+    before: &mut Receiver<UserPresence>,
+) -> Receiver<UserPresence> {
     assert_eq!(heard(before).await, Err(RecvError::Closed));
     presence.watch()
 }
@@ -167,7 +170,11 @@ async fn changes_are_told_and_a_break_closes_the_receiver_once_the_next_watch_ha
     let events = soon(watches.recv()).await.unwrap();
     // Whoever asked now would ask before anything is told.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(receiver.try_recv().is_err_and(|error| error.to_string().contains("empty")));
+    assert!(
+        receiver
+            .try_recv()
+            .is_err_and(|error| error.to_string().contains("empty"))
+    );
     tell(&events, Event::Started(wire::Started {})).await;
     let mut receiver = watching(&presence, &mut receiver).await;
     tell(&events, came("carol")).await;
@@ -214,6 +221,9 @@ async fn an_outage_is_an_error_and_so_is_an_answer_for_somebody_else() {
     let both = presence.presence(&[user("bob"), user("carol")]).await;
     assert_eq!(both, Err(unavailable.clone()));
     place.kill();
-    assert_eq!(soon(presence.presence(&[user("bob")])).await, Err(unavailable.clone()));
+    assert_eq!(
+        soon(presence.presence(&[user("bob")])).await,
+        Err(unavailable.clone())
+    );
     assert_eq!(soon(presence.routes(&user("bob"))).await, Err(unavailable));
 }
