@@ -311,7 +311,7 @@ pub(super) fn simulate(seed: u64) -> Vec<(&'static str, String)> {
 }
 
 /// The same over DynamoDB.
-fn simulate_on_dynamodb(seed: u64) -> Vec<(&'static str, String)> {
+pub(super) fn simulate_on_dynamodb(seed: u64) -> Vec<(&'static str, String)> {
     judged(Simulation::on_dynamodb(seed))
 }
 
