@@ -16,7 +16,7 @@ use duologue_presence::{Directory, MemoryDirectory, Nodes, Presence};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
 use duologue_runtime::clock::ManualClock;
-use support::{device, route, user};
+use support::{registered_again, route, user};
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -109,10 +109,15 @@ impl System {
         }
     }
 
-    /// Starts a node, which renews its lease until it is killed.
     async fn node(&mut self, name: &'static str) {
+        self.start_of_node(name, "i0").await;
+    }
+
+    /// Starts a node, which renews its lease until it is killed or started again.
+    async fn start_of_node(&mut self, name: &'static str, start: &str) {
         let directory = self.directory.clone();
-        let mut lease = lease(name);
+        let mut lease = lease(name, start);
+        self.nodes.remove(name);
         directory.take(&lease).await.unwrap();
         self.nodes.entry(name).or_default().spawn(async move {
             loop {
@@ -128,13 +133,7 @@ impl System {
     }
 
     async fn connect(&self, name: &str, device_name: &str, node: &str) {
-        let lease = lease(node);
-        let route = Route {
-            device: device(device_name),
-            node: lease.node,
-            incarnation: lease.incarnation,
-            ..route(name, device_name, 1)
-        };
+        let route = on_node(route(name, device_name, 1), node, "i0");
         self.presence.register(route).await.unwrap();
     }
 
@@ -143,10 +142,19 @@ impl System {
     }
 }
 
-fn lease(node: &str) -> Lease {
+fn on_node(route: Route, node: &str, start: &str) -> Route {
+    let lease = lease(node, start);
+    Route {
+        node: lease.node,
+        incarnation: lease.incarnation,
+        ..route
+    }
+}
+
+fn lease(node: &str, start: &str) -> Lease {
     Lease {
         node: NodeId::parse(node).unwrap(),
-        incarnation: Incarnation::parse("i0").unwrap(),
+        incarnation: Incarnation::parse(start).unwrap(),
         address: format!("{node}:1"),
         counter: 0,
     }
@@ -217,6 +225,24 @@ async fn who_connects_to_a_node_that_is_not_known_yet_is_told_online_once_it_is(
     assert_eq!(told(&mut watch), []);
     sleep(RENEW_INTERVAL + POLL_INTERVAL + Duration::from_millis(1)).await;
     assert_eq!(told(&mut watch), [change("alice", true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_registered_again_by_a_node_under_a_new_start_stays_online() {
+    let mut system = System::start();
+    system.node("n1").await;
+    sleep(secs(5)).await;
+    let first = on_node(route("alice", "phone", 1), "n1", "i0");
+    system.presence.register(first.clone()).await.unwrap();
+    let mut watch = system.presence.watch();
+    system.start_of_node("n1", "i1").await;
+    let again = on_node(registered_again(&first, 1), "n1", "i1");
+    system.presence.register(again).await.unwrap();
+    sleep(secs(60)).await;
+    assert_eq!(told(&mut watch), []);
+    system.kill("n1");
+    sleep(OFFLINE_WITHIN).await;
+    assert_eq!(told(&mut watch), [change("alice", false)]);
 }
 
 #[tokio::test(start_paused = true)]
