@@ -6,6 +6,7 @@
 
 mod board;
 pub mod directory;
+pub mod dynamodb;
 mod expiring;
 pub mod lease;
 pub mod memory;
@@ -13,5 +14,6 @@ mod patrol;
 pub mod presence;
 
 pub use directory::Directory;
+pub use dynamodb::DynamoDirectory;
 pub use memory::MemoryDirectory;
 pub use presence::{Nodes, Presence};
