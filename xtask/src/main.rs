@@ -4,6 +4,8 @@ mod bench;
 mod check;
 mod codegen;
 #[cfg(feature = "e2e")]
+mod dynamodb_local;
+#[cfg(feature = "e2e")]
 mod e2e;
 mod simulate;
 
@@ -29,6 +31,12 @@ enum Task {
     /// losses of power.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
+    /// Run DynamoDB Local until Ctrl-C; fetched by Maven, run by Java.
+    #[cfg(feature = "e2e")]
+    DynamodbLocal(dynamodb_local::Options),
+    /// Run the contract tests of the engines on DynamoDB against DynamoDB Local.
+    #[cfg(feature = "e2e")]
+    DynamodbContract(dynamodb_local::ContractOptions),
 }
 
 fn main() -> Result<()> {
@@ -40,6 +48,10 @@ fn main() -> Result<()> {
         Task::Simulate(options) => simulate::run(&root, &options),
         #[cfg(feature = "e2e")]
         Task::E2e(options) => e2e::run(&root, &options),
+        #[cfg(feature = "e2e")]
+        Task::DynamodbLocal(options) => dynamodb_local::run(&root, &options),
+        #[cfg(feature = "e2e")]
+        Task::DynamodbContract(options) => dynamodb_local::contract(&root, &options),
     }
 }
 

@@ -37,13 +37,18 @@ pub struct UserRows {
 pub trait Directory: Send + Sync + 'static {
     /// Puts a route in force over a lower number, in force or gone. The very
     /// route that is in force is confirmed and changes nothing; anything else is
-    /// superseded. `replaced` names a route of another session only.
+    /// superseded.
+    ///
+    /// `replaced` is the route of another session that this session has replaced,
+    /// with this number or an earlier one of its own. It is named every time: whoever
+    /// asks again may have lost the first answer, and the other session must be told.
     async fn register(&self, route: &Route) -> Result<Registered, PresenceError>;
 
     /// Leaves "gone, number" over a lower number or over this very route, even
     /// where nothing is: the registration may be late. A higher number, or an
     /// equal one of another session, stays. If the user's last route goes, `at`
-    /// becomes the last seen time. Returns whether a route went.
+    /// becomes the last seen time. Returns whether a route went by this call, as far
+    /// as is known: nothing may hang on it.
     async fn release(&self, route: &Route, at: UnixMillis) -> Result<bool, PresenceError>;
 
     /// Cleans up: leaves "gone, number" over exactly the route that was `seen`,

@@ -98,6 +98,23 @@ impl Observer {
         }
     }
 
+    /// Whether an incarnation that was known to be alive is over: its counter
+    /// rested, or the last read shows another one in its place, or none.
+    pub fn is_over(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
+        let seen = self.nodes.get(node);
+        seen.is_none_or(|seen| seen.dead || seen.incarnation != *incarnation)
+    }
+
+    /// When a read is due that would find the next node dead, if its counter rests
+    /// until then: the first such time after `time`.
+    pub fn next_death(&self, time: Instant) -> Option<Instant> {
+        let living = self.nodes.values().filter(|seen| !seen.dead);
+        living
+            .map(|seen| seen.resting_since + DEAD_AFTER)
+            .filter(|death| *death > time)
+            .min()
+    }
+
     /// Whether reading the leases again would tell more about an incarnation:
     /// the last read does not show it.
     pub fn is_unfamiliar(&self, node: &NodeId, incarnation: &Incarnation) -> bool {

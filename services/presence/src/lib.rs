@@ -6,14 +6,17 @@
 
 mod board;
 pub mod directory;
+pub mod dynamodb;
 mod expiring;
 mod grpc;
 pub mod lease;
 pub mod memory;
 mod nodes;
+mod patrol;
 pub mod presence;
 
 pub use directory::Directory;
+pub use dynamodb::DynamoDirectory;
 pub use grpc::PresenceServer;
 pub use memory::MemoryDirectory;
 pub use presence::{Nodes, Presence};

@@ -31,10 +31,17 @@ pub struct MemoryDirectory(Mutex<Rows>);
 
 #[derive(Debug)]
 struct Rows {
-    routes: BTreeMap<UserId, BTreeMap<DeviceId, Route>>,
+    routes: BTreeMap<UserId, BTreeMap<DeviceId, Held>>,
     gone: Expiring<(UserId, DeviceId), ConnectNumber>,
     last_seen: Expiring<UserId, UnixMillis>,
     leases: BTreeMap<NodeId, Lease>,
+}
+
+#[derive(Debug)]
+struct Held {
+    route: Route,
+    /// Of another session, which this one has replaced.
+    replaced: Option<Box<Route>>,
 }
 
 impl MemoryDirectory {
@@ -144,11 +151,11 @@ impl Rows {
         {
             return Ok(Registered::Superseded);
         }
-        if let Some(held) = self.in_force(route) {
-            if held == route {
-                return Ok(Registered::InForce { replaced: None });
+        if let Some(held) = self.held(route) {
+            if held.route == *route {
+                return Ok(held.answer());
             }
-            if held.number >= route.number && !planted(Mutant::LowerConnectNumberWins) {
+            if held.route.number >= route.number && !planted(Mutant::LowerConnectNumberWins) {
                 if planted(Mutant::LateRegistrationWins) {
                     self.put_in_force(route)?;
                     return Ok(Registered::InForce { replaced: None });
@@ -156,19 +163,27 @@ impl Rows {
                 return Ok(Registered::Superseded);
             }
         }
-        self.put_in_force(route)
-            .inspect(|_| self.gone.remove(&key))
-            .map(|replaced| Registered::InForce { replaced })
+        self.put_in_force(route).inspect(|_| self.gone.remove(&key))
     }
 
-    fn put_in_force(&mut self, route: &Route) -> Result<Option<Route>, PresenceError> {
+    fn put_in_force(&mut self, route: &Route) -> Result<Registered, PresenceError> {
         let devices = self.routes.entry(route.user.clone()).or_default();
         if devices.len() >= MAX_ROUTES_PER_USER && !devices.contains_key(&route.device) {
             return Err(full());
         }
-        let replaced = devices.insert(route.device.clone(), route.clone());
-        // A session that registers again replaces nobody.
-        Ok(replaced.filter(|replaced| replaced.session != route.session))
+        let replaced = match devices.remove(&route.device) {
+            // A session that registers again replaces nobody; whom it has replaced
+            // may not have been told yet.
+            Some(before) if before.route.session == route.session => before.replaced,
+            before => before.map(|before| Box::new(before.route)),
+        };
+        let held = Held {
+            route: route.clone(),
+            replaced,
+        };
+        let answer = held.answer();
+        devices.insert(route.device.clone(), held);
+        Ok(answer)
     }
 
     fn release(&mut self, route: &Route, at: UnixMillis, now: Instant) -> bool {
@@ -210,14 +225,29 @@ impl Rows {
     }
 
     fn in_force(&self, route: &Route) -> Option<&Route> {
+        self.held(route).map(|held| &held.route)
+    }
+
+    fn held(&self, route: &Route) -> Option<&Held> {
         self.routes.get(&route.user)?.get(&route.device)
     }
 
     fn of_user(&self, user: &UserId, now: Instant) -> UserRows {
         let devices = self.routes.get(user).into_iter();
         UserRows {
-            routes: devices.flat_map(BTreeMap::values).cloned().collect(),
+            routes: devices
+                .flat_map(BTreeMap::values)
+                .map(|held| held.route.clone())
+                .collect(),
             last_seen: self.last_seen.get(user, now).copied(),
+        }
+    }
+}
+
+impl Held {
+    fn answer(&self) -> Registered {
+        Registered::InForce {
+            replaced: self.replaced.as_deref().cloned(),
         }
     }
 }

@@ -20,6 +20,9 @@ use crate::memory::MemoryDirectory;
 
 /// Changes that a watcher may fall behind by before it is told to ask.
 pub const MAX_WATCH_EVENTS: usize = 4_096;
+/// Users whose reading failed and is made good later. Of those past it no change is
+/// told before somebody asks for them.
+pub const MAX_OWED_READINGS: usize = 131_072;
 /// Users looked up in one call to the directory.
 pub const MAX_LOOKUP_USERS: usize = 100;
 
@@ -30,8 +33,8 @@ const MINUTE_MILLIS: u64 = 60_000;
 pub enum Nodes {
     /// There is one process: who registered a route is who asks, and lives.
     OneProcess,
-    /// Nodes are observed through their leases. Whoever runs the service calls
-    /// [`Presence::observe`] every [`POLL_INTERVAL`].
+    /// Nodes are observed through their leases. Whoever runs the service runs
+    /// [`Presence::watch_nodes`] with it.
     Observed(Mutex<Observer>),
 }
 
@@ -54,16 +57,22 @@ impl Presence {
 
     /// Presence over any directory.
     pub fn new(directory: Arc<dyn Directory>, nodes: Nodes, clock: Arc<dyn Clock>) -> Self {
+        let max_owed = match nodes {
+            // Nobody polls, and its directory does not fail.
+            Nodes::OneProcess => 0,
+            Nodes::Observed(_) => MAX_OWED_READINGS,
+        };
         Self(Arc::new(Inner {
             directory,
             nodes,
             clock,
-            board: Board::new(MAX_WATCH_EVENTS),
+            board: Board::new(MAX_WATCH_EVENTS, max_owed),
         }))
     }
 
     /// Puts a route in force, unless a higher number is. Registering the same
-    /// route again changes nothing. `replaced` names another session only.
+    /// route again changes nothing. `replaced` names another session only, and again
+    /// whenever the registration is repeated.
     pub async fn register(&self, route: Route) -> Result<Registered, PresenceError> {
         let registered = self.0.directory.register(&route).await;
         self.tell_changes(&route.user).await;
@@ -100,9 +109,10 @@ impl Presence {
     pub async fn presence(&self, users: &[UserId]) -> Result<Vec<UserPresence>, PresenceError> {
         let mut found = Vec::with_capacity(users.len());
         for users in users.chunks(MAX_LOOKUP_USERS) {
-            self.read(users, &mut found).await?;
+            found.extend(self.read(users).await?);
         }
-        Ok(found)
+        let found: Option<_> = found.into_iter().collect();
+        found.ok_or_else(|| not_known_yet(POLL_INTERVAL))
     }
 
     /// Users who are online, in order, after `after`; at most `max`.
@@ -154,6 +164,17 @@ impl Presence {
         &*self.0.directory
     }
 
+    /// Who is to be read again: see [`Board::due`].
+    pub(crate) fn due(&self, after: Option<&UserId>) -> Vec<UserId> {
+        let mut over = self.0.board.starts();
+        let Some(observer) = self.observer() else {
+            return Vec::new();
+        };
+        over.retain(|(node, incarnation)| observer.is_over(node, incarnation));
+        drop(observer);
+        self.0.board.due(&over, after, MAX_LOOKUP_USERS)
+    }
+
     /// Looks users up, and learns of nodes that started since the last look.
     /// Returns when the rows were there to be read.
     async fn lookup(&self, users: &[UserId]) -> Result<(Vec<UserRows>, Instant), PresenceError> {
@@ -165,41 +186,44 @@ impl Presence {
         Ok((rows, read_at))
     }
 
-    async fn read(
+    /// What is shown of each of `users` from now on; none where that is open.
+    pub(crate) async fn read(
         &self,
         users: &[UserId],
-        found: &mut Vec<UserPresence>,
-    ) -> Result<(), PresenceError> {
+    ) -> Result<Vec<Option<UserPresence>>, PresenceError> {
         let readings: Vec<_> = users.iter().map(|user| self.0.board.begin(user)).collect();
         let (rows, read_at) = self.lookup(users).await?;
-        for (reading, rows) in readings.into_iter().zip(&rows) {
-            found.push(reading.publish(self.judge(rows, read_at)?));
-        }
-        Ok(())
+        let judged = rows.iter().map(|rows| self.judge(rows, read_at));
+        let read = readings.into_iter().zip(judged);
+        Ok(read
+            .map(|(reading, state)| state.map(|state| reading.publish(state)))
+            .collect())
     }
 
     /// One living node is enough to be online; an unknown one leaves it open.
-    fn judge(&self, rows: &UserRows, read_at: Instant) -> Result<State, PresenceError> {
+    fn judge(&self, rows: &UserRows, read_at: Instant) -> Option<State> {
         let mut unknown = false;
         for route in &rows.routes {
             match self.liveness(route, read_at) {
-                Liveness::Alive => {
-                    return Ok(State {
-                        online: true,
-                        last_seen: None,
-                    });
-                }
+                Liveness::Alive => return Some(self.online_by(route)),
                 Liveness::Unknown => unknown = true,
                 Liveness::Dead => {}
             }
         }
-        if unknown {
-            return Err(not_known_yet(POLL_INTERVAL));
-        }
-        Ok(State {
+        (!unknown).then(|| State {
             online: false,
+            by: None,
             last_seen: rows.last_seen.map(to_the_minute),
         })
+    }
+
+    fn online_by(&self, route: &Route) -> State {
+        let observed = matches!(self.0.nodes, Nodes::Observed(_));
+        State {
+            online: true,
+            by: observed.then(|| (route.node.clone(), route.incarnation.clone())),
+            last_seen: None,
+        }
     }
 
     /// After every change of this process, even one of unknown outcome, so that the
@@ -243,7 +267,7 @@ impl Presence {
         })
     }
 
-    fn observer(&self) -> Option<MutexGuard<'_, Observer>> {
+    pub(crate) fn observer(&self) -> Option<MutexGuard<'_, Observer>> {
         match &self.0.nodes {
             Nodes::OneProcess => None,
             Nodes::Observed(observer) => {

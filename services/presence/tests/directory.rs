@@ -2,17 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod engines;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use duologue_presence::directory::{
-    Directory, GONE_KEPT, Lease, MAX_NODES, MAX_ROUTES_PER_USER, Renewed,
-};
+use duologue_presence::directory::{GONE_KEPT, Lease, MAX_NODES, MAX_ROUTES_PER_USER, Renewed};
 use duologue_presence::memory::{MAX_GONE_ROWS, MemoryDirectory};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis};
 use duologue_proto::presence::{ConnectNumber, Registered, Route};
+use engines::Engine;
 use proptest::prelude::*;
 use support::{device, registered_again, route, user};
 use tokio::task::JoinSet;
@@ -20,24 +20,78 @@ use tokio::task::JoinSet;
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
 const IN_FORCE: Registered = Registered::InForce { replaced: None };
 
-type Engine = Arc<dyn Directory>;
-
 /// Every promise becomes one test per engine.
 macro_rules! contract {
-    ($($promise:ident),* $(,)?) => {
+    (always: $($always:ident),* $(,)? ; settled: $($settled:ident),* $(,)?) => {
         mod memory {
             use super::*;
             $(
                 #[tokio::test]
-                pub(super) async fn $promise() {
-                    super::$promise(Arc::new(MemoryDirectory::new())).await;
+                pub(super) async fn $always() {
+                    super::$always(engines::memory()).await;
+                }
+            )*
+            $(
+                #[tokio::test]
+                pub(super) async fn $settled() {
+                    super::$settled(engines::memory()).await;
+                }
+            )*
+        }
+
+        mod dynamodb {
+            use super::*;
+            $(
+                #[tokio::test]
+                pub(super) async fn $always() {
+                    super::$always(engines::dynamodb().await).await;
+                }
+            )*
+            $(
+                #[tokio::test]
+                pub(super) async fn $settled() {
+                    super::$settled(engines::dynamodb().await).await;
+                }
+            )*
+        }
+
+        mod dynamodb_with_faults {
+            use super::*;
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $always() {
+                    for seed in 0..engines::SEEDS {
+                        super::$always(engines::dynamodb_with_faults(seed).await).await;
+                    }
+                }
+            )*
+        }
+
+        mod dynamodb_local {
+            use super::*;
+            $(
+                #[tokio::test]
+                #[ignore = "cargo xtask dynamodb-contract"]
+                async fn $always() {
+                    super::$always(engines::dynamodb_local().await).await;
+                }
+            )*
+            $(
+                #[tokio::test]
+                #[ignore = "cargo xtask dynamodb-contract"]
+                async fn $settled() {
+                    super::$settled(engines::dynamodb_local().await).await;
                 }
             )*
         }
     };
 }
 
+// What is settled holds where every call has had its outcome: a request that comes
+// after its sender has given up may bring back what no rising number guards, or answer
+// for a session that was replaced meanwhile.
 contract!(
+    always:
     a_registered_route_is_found_and_a_released_one_is_not,
     a_higher_number_replaces_and_names_who_was_replaced,
     a_late_registration_does_not_replace_its_successor,
@@ -48,23 +102,27 @@ contract!(
     a_release_removes_what_has_a_lower_number,
     a_cleaned_up_session_comes_back_only_with_a_higher_number,
     a_clean_up_by_an_older_number_leaves_a_session_that_registered_again,
-    registering_the_same_route_again_changes_nothing,
+    registering_the_same_route_again_changes_nothing_and_names_who_was_replaced_again,
     an_equal_number_of_another_session_is_superseded,
     an_equal_number_of_another_session_releases_nothing,
     registering_again_replaces_the_own_row_and_nobody,
+    whom_a_session_replaced_is_named_again_when_it_is_registered_again,
     re_registrations_count_after_connect_numbers,
     devices_and_users_do_not_touch_each_other,
     the_last_route_that_is_released_leaves_a_last_seen_time,
-    a_clean_up_of_the_last_route_forgets_the_last_seen_time,
     users_with_routes_are_listed_in_order_page_by_page,
     a_lease_is_renewed_by_raising_its_counter,
     a_late_renewal_lowers_nothing,
+    registrations_and_releases_at_once_leave_no_route_that_was_released,
+    of_equal_numbers_at_once_exactly_one_is_in_force,
+    the_highest_number_wins_whatever_comes_with_it_at_once,
+    users_are_listed_while_others_come_and_go;
+    settled:
+    a_clean_up_of_the_last_route_forgets_the_last_seen_time,
     a_lease_that_was_taken_over_is_lost_to_who_had_it,
     a_lease_is_forgotten_only_as_it_was_seen,
     a_user_s_routes_and_the_nodes_have_a_limit_that_stops_no_successor,
-    many_registrations_at_once_leave_the_highest_number,
-    registrations_and_releases_at_once_leave_no_route_that_was_released,
-    of_equal_numbers_at_once_exactly_one_is_in_force,
+    many_registrations_at_once_leave_the_highest_number
 );
 
 async fn routes(engine: &Engine, name: &str) -> Vec<Route> {
@@ -171,11 +229,20 @@ async fn a_clean_up_by_an_older_number_leaves_a_session_that_registered_again(en
     assert_eq!(routes(&engine, "alice").await, [again]);
 }
 
-async fn registering_the_same_route_again_changes_nothing(engine: Engine) {
+async fn registering_the_same_route_again_changes_nothing_and_names_who_was_replaced_again(
+    engine: Engine,
+) {
     let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
-    register(&engine, &old).await;
-    register(&engine, &new).await;
-    assert_eq!(register(&engine, &new).await, IN_FORCE);
+    assert_eq!(register(&engine, &old).await, IN_FORCE);
+    assert_eq!(register(&engine, &old).await, IN_FORCE);
+    let replaced = Some(old);
+    for _ in 0..3 {
+        let replaced = replaced.clone();
+        assert_eq!(
+            register(&engine, &new).await,
+            Registered::InForce { replaced }
+        );
+    }
     assert_eq!(routes(&engine, "alice").await, [new]);
 }
 
@@ -211,6 +278,28 @@ async fn registering_again_replaces_the_own_row_and_nobody(engine: Engine) {
     assert_eq!(register(&engine, &again).await, IN_FORCE);
     assert_eq!(routes(&engine, "alice").await, [again]);
     assert_eq!(register(&engine, &route).await, Registered::Superseded);
+}
+
+/// Its first registration may be without an answer.
+async fn whom_a_session_replaced_is_named_again_when_it_is_registered_again(engine: Engine) {
+    let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
+    register(&engine, &old).await;
+    register(&engine, &new).await;
+    let replaced = Some(old.clone());
+    for registration in [1, 1, 4] {
+        let (again, replaced) = (registered_again(&new, registration), replaced.clone());
+        assert_eq!(
+            register(&engine, &again).await,
+            Registered::InForce { replaced }
+        );
+        assert_eq!(routes(&engine, "alice").await, [again]);
+    }
+    let later = registered_again(&route("alice", "phone", 3), 1);
+    let replaced = Some(registered_again(&new, 4));
+    assert_eq!(
+        register(&engine, &later).await,
+        Registered::InForce { replaced }
+    );
 }
 
 async fn re_registrations_count_after_connect_numbers(engine: Engine) {
@@ -364,6 +453,56 @@ async fn many_registrations_at_once_leave_the_highest_number(engine: Engine) {
     assert_eq!(in_force, replaced);
 }
 
+async fn the_highest_number_wins_whatever_comes_with_it_at_once(engine: Engine) {
+    let mut tasks = JoinSet::new();
+    for number in 1..40 {
+        let route = route("alice", "phone", number * 17 % 40);
+        let (registrar, other) = (engine.clone(), engine.clone());
+        let same = route.clone();
+        tasks.spawn(async move { _ = register(&registrar, &route).await });
+        // Of the highest there is neither a release nor a clean-up.
+        if same.number.connect < 39 {
+            tasks.spawn(async move {
+                if same.number.connect.is_multiple_of(2) {
+                    release(&other, &same).await;
+                } else {
+                    other.remove(&same).await.unwrap();
+                }
+            });
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(
+        routes(&engine, "alice").await,
+        [route("alice", "phone", 39)]
+    );
+    assert_eq!(engine.users(None, 9).await.unwrap(), [user("alice")]);
+}
+
+/// Whoever has a route in force is listed, however its other routes came and went.
+async fn users_are_listed_while_others_come_and_go(engine: Engine) {
+    let mut tasks = JoinSet::new();
+    for number in 0..12 {
+        let engine = engine.clone();
+        tasks.spawn(async move {
+            let name = format!("u{}", number % 4);
+            for connect in 1..=4 {
+                let route = route(&name, &format!("d{number}"), connect);
+                register(&engine, &route).await;
+                let listed = engine.users(None, 9).await.unwrap();
+                assert!(listed.contains(&user(&name)), "{name}: {listed:?}");
+                release(&engine, &route).await;
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(engine.users(None, 9).await.unwrap(), []);
+}
+
 async fn registrations_and_releases_at_once_leave_no_route_that_was_released(engine: Engine) {
     let mut tasks = JoinSet::new();
     for number in 1..=100 {
@@ -457,6 +596,8 @@ fn call() -> impl Strategy<Value = Call> {
 struct Row {
     number: Option<ConnectNumber>,
     held: Option<Route>,
+    /// Of another session, by the one that is in force.
+    replaced: Option<Route>,
 }
 
 impl Row {
@@ -466,17 +607,62 @@ impl Row {
         let takes_effect = self.number < Some(route.number);
         let before = self.held.clone();
         match call {
-            Call::Register(_) if own => return Some(IN_FORCE),
+            Call::Register(_) if own => return Some(self.in_force()),
             Call::Register(_) if !takes_effect => return Some(Registered::Superseded),
-            Call::Register(_) => self.held = Some(route.clone()),
+            Call::Register(_) => {
+                let again = before.filter(|before| before.session != route.session);
+                if again.is_some() || self.held.is_none() {
+                    self.replaced = again;
+                }
+                self.held = Some(route.clone());
+            }
             Call::Release(_) if !(takes_effect || own) => return None,
             Call::Remove(_) if !own => return None,
             Call::Release(_) | Call::Remove(_) => self.held = None,
         }
         self.number = Some(route.number);
-        let replaced = before.filter(|before| before.session != route.session);
-        matches!(call, Call::Register(_)).then_some(Registered::InForce { replaced })
+        matches!(call, Call::Register(_)).then(|| self.in_force())
     }
+
+    fn in_force(&self) -> Registered {
+        let replaced = self.replaced.clone();
+        Registered::InForce { replaced }
+    }
+}
+
+/// Applies calls to an engine and to the model, which must agree after each.
+async fn agrees_with_the_model(engine: Engine, calls: Vec<Call>) -> Result<(), TestCaseError> {
+    let mut rows: BTreeMap<_, Row> = BTreeMap::new();
+    for call in calls {
+        let (Call::Register(route) | Call::Release(route) | Call::Remove(route)) = &call;
+        let row = rows
+            .entry((route.user.clone(), route.device.clone()))
+            .or_default();
+        let held = row.held.is_some();
+        let expected = row.apply(&call);
+        let went = held && row.held.is_none();
+        match &call {
+            Call::Register(_) => {
+                prop_assert_eq!(Some(register(&engine, route).await), expected);
+            }
+            Call::Release(_) => prop_assert_eq!(release(&engine, route).await, went),
+            Call::Remove(_) => prop_assert_eq!(engine.remove(route).await.unwrap(), went),
+        }
+        let mut online = Vec::new();
+        for name in ["u0", "u1"] {
+            let of_user = rows.iter().filter(|((owner, _), _)| *owner == user(name));
+            let expected: Vec<Route> = of_user.filter_map(|(_, row)| row.held.clone()).collect();
+            prop_assert_eq!(&routes(&engine, name).await, &expected);
+            online.extend((!expected.is_empty()).then(|| user(name)));
+        }
+        prop_assert_eq!(engine.users(None, 9).await.unwrap(), online);
+    }
+    Ok(())
+}
+
+fn paused() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
 }
 
 proptest! {
@@ -484,32 +670,31 @@ proptest! {
     fn any_calls_in_any_order_leave_what_the_rising_number_says(
         calls in prop::collection::vec(call(), 1..80),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let engine: Engine = Arc::new(MemoryDirectory::new());
-            let mut rows: BTreeMap<_, Row> = BTreeMap::new();
-            for call in calls {
-                let (Call::Register(route) | Call::Release(route) | Call::Remove(route)) = &call;
-                let row = rows.entry((route.user.clone(), route.device.clone())).or_default();
-                let held = row.held.is_some();
-                let expected = row.apply(&call);
-                let went = held && row.held.is_none();
-                match &call {
-                    Call::Register(_) => {
-                        prop_assert_eq!(Some(register(&engine, route).await), expected);
-                    }
-                    Call::Release(_) => prop_assert_eq!(release(&engine, route).await, went),
-                    Call::Remove(_) => prop_assert_eq!(engine.remove(route).await.unwrap(), went),
-                }
-                for name in ["u0", "u1"] {
-                    let expected: Vec<Route> = rows.iter()
-                        .filter(|((owner, _), _)| *owner == user(name))
-                        .filter_map(|(_, row)| row.held.clone())
-                        .collect();
-                    prop_assert_eq!(routes(&engine, name).await, expected);
-                }
-            }
-            Ok(())
+        paused().block_on(async {
+            agrees_with_the_model(engines::memory(), calls).await
+        })?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn any_calls_to_dynamodb_leave_what_the_rising_number_says(
+        calls in prop::collection::vec(call(), 1..40),
+    ) {
+        paused().block_on(async {
+            agrees_with_the_model(engines::dynamodb().await, calls).await
+        })?;
+    }
+
+    #[test]
+    fn any_calls_to_a_failing_dynamodb_leave_what_the_rising_number_says(
+        calls in prop::collection::vec(call(), 1..40),
+        seed in any::<u64>(),
+    ) {
+        paused().block_on(async {
+            agrees_with_the_model(engines::dynamodb_with_faults(seed).await, calls).await
         })?;
     }
 }
@@ -520,15 +705,16 @@ proptest! {
 mod mutants {
     use duologue_runtime::faults::{Mutant, plant, proof};
 
-    use super::memory;
+    use super::{dynamodb, memory};
 
+    /// By one test per engine.
     macro_rules! caught {
         ($($mutant:ident by $test:ident,)*) => {
-            &[$((Mutant::$mutant, stringify!($test), memory::$test),)*]
+            &[$((Mutant::$mutant, stringify!($test), [memory::$test, dynamodb::$test]),)*]
         };
     }
 
-    const CAUGHT: &[(Mutant, &str, fn())] = caught!(
+    const CAUGHT: &[(Mutant, &str, [fn(); 2])] = caught!(
         CleanUpBySession by a_clean_up_by_an_older_number_leaves_a_session_that_registered_again,
         LateRegistrationWins by a_late_registration_does_not_replace_its_successor,
         ReleaseJustDeletes by a_late_release_does_not_remove_its_successor,
@@ -537,12 +723,14 @@ mod mutants {
 
     #[test]
     fn every_planted_fault_fails_the_test_of_its_rule_which_passes_without_it() {
-        for (mutant, name, test) in CAUGHT {
-            let planted = plant(*mutant);
-            let caught = proof::fails(*test, file!());
-            drop(planted);
-            assert!(caught, "{} escapes {name}", mutant.name());
-            test();
+        for (mutant, name, tests) in CAUGHT {
+            for (engine, test) in ["memory", "dynamodb"].iter().zip(tests) {
+                let planted = plant(*mutant);
+                let caught = proof::fails(*test, file!());
+                drop(planted);
+                assert!(caught, "{} escapes {name} on {engine}", mutant.name());
+                test();
+            }
         }
     }
 

@@ -209,6 +209,7 @@ fn presence() -> Named {
         duologue_presence::memory::MAX_GONE_ROWS,
         duologue_presence::memory::MAX_LAST_SEEN_ROWS,
         duologue_presence::presence::MAX_WATCH_EVENTS,
+        duologue_presence::presence::MAX_OWED_READINGS,
         duologue_presence::presence::MAX_LOOKUP_USERS,
         duologue_presence::lease::RENEW_INTERVAL,
         duologue_presence::lease::POLL_INTERVAL,

@@ -1,0 +1,269 @@
+//! The rising number: every change of a device's row is one write, under the
+//! condition that no higher number is there.
+//!
+//! What follows a change is repaired by whoever repeats it: a call that is answered
+//! has done all of it, and a repeated one does what is missing. So chat, which repeats
+//! until it has an answer, leaves nothing half done unless its node dies, and then
+//! its routes are dead.
+
+use duologue_dynamodb::sdk::operation::update_item::UpdateItemError;
+use duologue_dynamodb::sdk::operation::update_item::builders::UpdateItemFluentBuilder;
+use duologue_dynamodb::sdk::types::{
+    AttributeValue, ReturnConsumedCapacity, ReturnValue, ReturnValuesOnConditionCheckFailure,
+};
+use duologue_proto::ids::UnixMillis;
+use duologue_proto::presence::{PresenceError, Registered, Route};
+use duologue_runtime::clock::RandomExt as _;
+use duologue_runtime::faults::{Mutant, planted};
+
+use super::call::{Outcome, settle, unavailable};
+use super::rows::{
+    GONE_AT, Item, NONE, PARTITION, SORT, bytes, connect_number, expiry, number,
+    read_connect_number, read_number, read_replaced, read_route, read_text, second, text,
+};
+use super::{DynamoDirectory, rows};
+use crate::directory::{GONE_KEPT, MAX_ROUTES_PER_USER};
+
+/// Nothing, a lower number, or one whose time is over.
+const RISES: &str = "attribute_not_exists(p) OR n < :n OR x <= :now";
+/// This very route in force.
+const EXACT: &str = "n = :n AND e = :e AND h = :h AND i = :i";
+/// What is in force is remembered as replaced, for who repeats the registration.
+const REGISTER: &str = "SET rn = if_not_exists(n, :n), re = if_not_exists(e, :none), \
+     rh = if_not_exists(h, :none), ri = if_not_exists(i, :none), \
+     n = :n, e = :e, h = :h, i = :i REMOVE x, b, g, w";
+/// What the session has replaced stays: it may not have been told yet.
+const REGISTER_AGAIN: &str = "SET n = :n, h = :h, i = :i";
+/// Only over a row of the session itself.
+const OWN_RISES: &str = "e = :e AND n < :n";
+const MAKE_GONE: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w, b = :b \
+     REMOVE e, h, i, rn, re, rh, ri";
+const CLEAN_UP: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w \
+     REMOVE b, e, h, i, rn, re, rh, ri";
+
+/// What a write to a device's row met.
+struct Met {
+    applied: bool,
+    /// What was there before it, or what blocks it.
+    row: Item,
+}
+
+impl DynamoDirectory {
+    pub(super) async fn put_in_force(&self, route: &Route) -> Result<Registered, PresenceError> {
+        if let Some(registered) = self.register_again(route).await? {
+            return Ok(registered);
+        }
+        self.check_room(route).await?;
+        let condition = registration_rule();
+        let now = second(self.clock.now());
+        let write = self.write(route, REGISTER, condition);
+        let write = bind(write, [(":none", text(NONE)), (":now", now)]);
+        let write = bind_names(bind_number(write, route), route);
+        let met = self.settle_row(&write).await?;
+        if !met.applied {
+            return self.blocked(route, &met.row).await;
+        }
+        self.list(&route.user).await?;
+        let before = read_route(&route.user, &met.row);
+        Ok(Registered::InForce {
+            replaced: before.filter(|before| before.session != route.session),
+        })
+    }
+
+    /// The usual way of a session that its node registers again. None: the row is not
+    /// of the session, and anything may be there.
+    async fn register_again(&self, route: &Route) -> Result<Option<Registered>, PresenceError> {
+        if route.number.registration == 0 {
+            return Ok(None);
+        }
+        let write = self.write(route, REGISTER_AGAIN, OWN_RISES);
+        let write = bind_names(bind_number(write, route), route);
+        let met = self.settle_row(&write).await?;
+        if !met.applied {
+            let own = read_text(&met.row, rows::SESSION) == Some(route.session.as_str());
+            return if own {
+                self.blocked(route, &met.row).await.map(Some)
+            } else {
+                Ok(None)
+            };
+        }
+        self.list(&route.user).await?;
+        Ok(Some(in_force(route, &met.row)))
+    }
+
+    /// The very route that is in force is confirmed, and told again what it replaced:
+    /// the first answer may be lost.
+    async fn blocked(&self, route: &Route, row: &Item) -> Result<Registered, PresenceError> {
+        if read_route(&route.user, row).as_ref() != Some(route) {
+            return Ok(Registered::Superseded);
+        }
+        self.list(&route.user).await?;
+        Ok(in_force(route, row))
+    }
+
+    /// A bound on what a lookup reads, so it may be passed by those who register at
+    /// once.
+    async fn check_room(&self, route: &Route) -> Result<(), PresenceError> {
+        let routes = self.rows_of(&route.user).await?.routes;
+        let known = routes.iter().any(|held| held.device == route.device);
+        if routes.len() < MAX_ROUTES_PER_USER || known {
+            Ok(())
+        } else {
+            Err(unavailable())
+        }
+    }
+
+    pub(super) async fn make_gone(
+        &self,
+        route: &Route,
+        at: UnixMillis,
+    ) -> Result<bool, PresenceError> {
+        let condition = release_rule();
+        let (now, call) = (self.clock.now(), self.new_call());
+        let write = self.write(route, MAKE_GONE, &condition);
+        let write = bind(
+            write,
+            [
+                (":none", text(NONE)),
+                (":now", second(now)),
+                (":x", expiry(now, GONE_KEPT)),
+                (":w", call.clone()),
+                (":b", number(at.0)),
+            ],
+        );
+        let write = bind_names(bind_number(write, route), route);
+        let met = self.settle_row(&write).await?;
+        if met.applied {
+            let went = met.row.contains_key(rows::SESSION);
+            if went {
+                self.after_last(&route.user, Some(at)).await?;
+            }
+            return Ok(went);
+        }
+        // Who released it may have gone no further.
+        let gone = is_gone_by(route, &met.row);
+        if let (true, Some(at)) = (gone, read_number(&met.row, GONE_AT)) {
+            self.after_last(&route.user, Some(UnixMillis(at))).await?;
+        }
+        Ok(gone && is_by(&call, &met.row))
+    }
+
+    pub(super) async fn clean_up(&self, seen: &Route) -> Result<bool, PresenceError> {
+        let expiry = expiry(self.clock.now(), GONE_KEPT);
+        let call = self.new_call();
+        let write = self.write(seen, CLEAN_UP, clean_up_rule());
+        let write = bind(
+            write,
+            [(":none", text(NONE)), (":x", expiry), (":w", call.clone())],
+        );
+        let write = bind_names(bind_number(write, seen), seen);
+        let met = self.settle_row(&write).await?;
+        let went = met.applied || is_by(&call, &met.row);
+        if went {
+            self.after_last(&seen.user, None).await?;
+        }
+        Ok(went)
+    }
+
+    fn new_call(&self) -> AttributeValue {
+        bytes(self.random.number().to_be_bytes())
+    }
+
+    fn write(&self, route: &Route, update: &str, condition: &str) -> UpdateItemFluentBuilder {
+        let update_item = self.db.once().update_item().table_name(&self.table);
+        update_item
+            .key(PARTITION, text(route.user.as_str()))
+            .key(SORT, text(route.device.as_str()))
+            .update_expression(update)
+            .condition_expression(condition)
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    }
+
+    async fn settle_row(&self, write: &UpdateItemFluentBuilder) -> Result<Met, PresenceError> {
+        let outcome = settle(&*self.random, || write.clone().send()).await?;
+        Ok(match outcome {
+            Outcome::Applied(output) => Met {
+                applied: true,
+                row: output.attributes.unwrap_or_default(),
+            },
+            Outcome::Blocked { error, .. } => Met {
+                applied: false,
+                row: blocking(error),
+            },
+        })
+    }
+}
+
+/// Each fault that can be planted makes the condition hold where it must not.
+fn registration_rule() -> &'static str {
+    if planted(Mutant::LateRegistrationWins) || planted(Mutant::LowerConnectNumberWins) {
+        return "attribute_exists(e) OR attribute_not_exists(p) OR n < :n OR x <= :now";
+    }
+    RISES
+}
+
+fn clean_up_rule() -> &'static str {
+    if planted(Mutant::CleanUpBySession) {
+        return "e = :e OR (n = :n AND h = :h AND i = :i)";
+    }
+    EXACT
+}
+
+fn release_rule() -> String {
+    let rule = format!("{RISES} OR ({EXACT})");
+    if planted(Mutant::ReleaseJustDeletes) {
+        return format!("attribute_exists(p) OR {rule}");
+    }
+    rule
+}
+
+fn blocking(error: UpdateItemError) -> Item {
+    if let UpdateItemError::ConditionalCheckFailedException(failed) = error {
+        failed.item.unwrap_or_default()
+    } else {
+        Item::new()
+    }
+}
+
+fn in_force(route: &Route, row: &Item) -> Registered {
+    let replaced = read_replaced(&route.user, row);
+    Registered::InForce {
+        replaced: replaced.filter(|replaced| replaced.session != route.session),
+    }
+}
+
+fn is_gone_by(route: &Route, row: &Item) -> bool {
+    !row.contains_key(rows::SESSION) && read_connect_number(row, rows::NUMBER) == Some(route.number)
+}
+
+/// Whether this very call has taken a session away, by a try without an answer.
+fn is_by(call: &AttributeValue, row: &Item) -> bool {
+    row.get(rows::GONE_BY) == Some(call)
+        && read_text(row, rows::GONE_SESSION).is_some_and(|session| session != NONE)
+}
+
+fn bind<const N: usize>(
+    write: UpdateItemFluentBuilder,
+    values: [(&str, AttributeValue); N],
+) -> UpdateItemFluentBuilder {
+    values.into_iter().fold(write, |write, (name, value)| {
+        write.expression_attribute_values(name, value)
+    })
+}
+
+fn bind_number(write: UpdateItemFluentBuilder, route: &Route) -> UpdateItemFluentBuilder {
+    bind(write, [(":n", connect_number(route.number))])
+}
+
+fn bind_names(write: UpdateItemFluentBuilder, route: &Route) -> UpdateItemFluentBuilder {
+    bind(
+        write,
+        [
+            (":e", text(route.session.as_str())),
+            (":h", text(route.node.as_str())),
+            (":i", text(route.incarnation.as_str())),
+        ],
+    )
+}

@@ -1,0 +1,64 @@
+//! The task that looks at nodes as long as the service runs, so that watchers are
+//! told of what nobody does any more: the users of a node that died go offline.
+//!
+//! Leases are read on time whatever else is to be read: two loops, of which the
+//! second is woken by the first.
+
+use duologue_proto::presence::PresenceError;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::lease::POLL_INTERVAL;
+use crate::presence::Presence;
+
+impl Presence {
+    /// Reads the leases every [`POLL_INTERVAL`], and when a node could be found dead;
+    /// after each time, reads again who is shown online by a node that died, and
+    /// whose reading failed before. Never returns where nodes are observed, and at
+    /// once in one process.
+    pub async fn watch_nodes(&self) {
+        if self.observer().is_some() {
+            let polled = Notify::new();
+            tokio::join!(self.poll(&polled), self.correct(&polled));
+        }
+    }
+
+    /// A node whose counter rests is found dead as soon as it has rested long
+    /// enough, not up to an interval later: that leaves time to read its users.
+    async fn poll(&self, polled: &Notify) {
+        loop {
+            let began = Instant::now();
+            match self.observe().await {
+                Ok(()) => polled.notify_one(),
+                Err(error) => debug!(%error, "the leases were not read"),
+            }
+            let interval = began + POLL_INTERVAL;
+            let death = self.observer().and_then(|nodes| nodes.next_death(began));
+            sleep_until(death.map_or(interval, |death| death.min(interval))).await;
+        }
+    }
+
+    async fn correct(&self, polled: &Notify) {
+        loop {
+            polled.notified().await;
+            if let Err(error) = self.read_due().await {
+                debug!(%error, "changes of presence wait for the next poll");
+            }
+        }
+    }
+
+    /// One page after the other, each user once: who is still open, because their
+    /// node is not known yet, is read again after the next poll.
+    async fn read_due(&self) -> Result<(), PresenceError> {
+        let mut after = None;
+        loop {
+            let users = self.due(after.as_ref());
+            let Some(last) = users.last() else {
+                return Ok(());
+            };
+            self.read(&users).await?;
+            after = Some(last.clone());
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Brings DynamoDB Local and what it needs into the target folder, once.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Names the version.
+const POM: &str = "xtask/dynamodb-local/pom.xml";
+const FOLDER: &str = "target/dynamodb-local";
+
+/// Returns the folder with the program, its libraries and the native library of its store.
+///
+/// The folder has its name only when it is complete. A copy of the pom in it says
+/// which version it holds.
+pub(crate) fn fetch(root: &Path) -> Result<PathBuf> {
+    let (pom, folder) = (root.join(POM), root.join(FOLDER));
+    let wanted = std::fs::read(&pom).with_context(|| format!("cannot read {POM}"))?;
+    let fetched = folder.join("pom.xml");
+    if std::fs::read(&fetched).is_ok_and(|fetched| fetched == wanted) {
+        return Ok(folder);
+    }
+    let partial = root.join(format!("{FOLDER}.{}", std::process::id()));
+    copy_dependencies(&pom, &partial)?;
+    std::fs::write(partial.join("pom.xml"), wanted)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("cannot remove an older DynamoDB Local")?;
+    }
+    std::fs::rename(&partial, &folder).context("cannot keep DynamoDB Local")?;
+    Ok(folder)
+}
+
+fn copy_dependencies(pom: &Path, folder: &Path) -> Result<()> {
+    crate::say("fetching DynamoDB Local by Maven …");
+    let status = Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(pom)
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-DoutputDirectory={}", folder.display()))
+        .status()
+        .context("cannot run mvn: Maven and Java 17 are needed for DynamoDB Local")?;
+    ensure!(status.success(), "Maven cannot fetch DynamoDB Local");
+    Ok(())
+}
