@@ -9,7 +9,10 @@ use anyhow::{Context, Result};
 use prost::Message as _;
 
 /// The `.proto` files, below `proto/`.
-const FILES: [&str; 1] = ["duologue/chat/v1/chat.proto"];
+const FILES: [&str; 2] = [
+    "duologue/chat/v1/chat.proto",
+    "duologue/relay/v1/relay.proto",
+];
 
 /// The folder, below the workspace root, that holds what is generated.
 pub(crate) const GENERATED: &str = "proto/src/generated";

@@ -9,6 +9,7 @@ pub mod directory;
 mod expiring;
 pub mod lease;
 pub mod memory;
+mod nodes;
 pub mod presence;
 
 pub use directory::Directory;
