@@ -28,7 +28,7 @@ use duologue_runtime::task;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinHandle, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
@@ -36,8 +36,8 @@ use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
 pub(crate) use self::news::News;
 pub use self::news::{BUFFER_BYTES, BUFFER_MESSAGE_BYTES, MAX_NEWS_PER_USER, NEWS_BYTES};
-use self::peer::{Ended, LinkTask, Peer};
 pub use self::peer::{IDLE_CHECK, OPEN_TIMEOUT};
+use self::peer::{LinkTask, Peer};
 pub use self::server::RelayServer;
 pub(crate) use self::server::server;
 pub use self::wire::MAX_REQUEST_BYTES;
@@ -197,7 +197,7 @@ struct Driver {
     shared: Arc<Shared>,
     questions: FuturesUnordered<Question>,
     peers: BTreeMap<PeerId, Arc<Peer>>,
-    links: JoinSet<Ended>,
+    links: JoinSet<()>,
     ids: HashMap<Id, PeerId>,
     removals: usize,
     /// For a fault that is planted: what the look-up before has found.
@@ -346,21 +346,18 @@ impl Driver {
     }
 
     /// An incarnation is over, and with it all that was for it: its sessions register
-    /// anew and sync, if they live.
-    fn link_ended(&mut self, ended: Result<(Id, Ended), tokio::task::JoinError>) {
+    /// anew and sync, if they live. The rows of before are stale.
+    fn link_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
         let task = match &ended {
-            Ok((task, _)) => *task,
+            Ok((task, ())) => *task,
             Err(error) => error.id(),
         };
         let Some(peer) = self.ids.remove(&task).and_then(|id| self.peers.remove(&id)) else {
             return;
         };
         match ended {
-            Ok((_, Ended::OtherIncarnation)) => {
-                self.shared.remove(peer.take().into_routes());
-            }
-            Ok((_, Ended::Over)) => {}
-            Err(_) => tracing::error!("a link to another node panicked; its news are lost"),
+            Ok(_) => self.shared.remove(peer.take().into_routes()),
+            Err(_) => tracing::error!("a link to another node panicked: its news are lost"),
         }
     }
 }

@@ -31,19 +31,12 @@ pub(super) struct Peer {
     changed: Notify,
 }
 
-/// Why a link ended. Nothing that is for this incarnation will arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Its lease is dead or gone, or its node has another incarnation.
-    Over,
-    /// It said so itself.
-    OtherIncarnation,
-}
-
-/// A stream ended; what was not answered is sent again on the next.
+/// How a stream ended.
 enum Broke {
+    /// What was not answered is sent again on the next.
     Off,
-    For(Ended),
+    /// The incarnation is over, by its lease or by its own word.
+    Over,
 }
 
 impl Peer {
@@ -74,15 +67,16 @@ pub(super) struct LinkTask {
 struct Unproven;
 
 impl LinkTask {
-    /// Keeps the link for as long as the incarnation lives.
-    pub(super) async fn run(self) -> Ended {
+    /// Keeps the link for as long as the incarnation lives. After that nothing that is
+    /// for it will arrive.
+    pub(super) async fn run(self) {
         loop {
             match self.address().await {
                 Ok(Some(address)) => match self.converse(address).await {
                     Broke::Off => {}
-                    Broke::For(ended) => return ended,
+                    Broke::Over => return,
                 },
-                Ok(None) => return Ended::Over,
+                Ok(None) => return,
                 // Nothing is proven.
                 Err(Unproven) => {}
             }
@@ -136,7 +130,7 @@ impl LinkTask {
                 () = self.peer.changed.notified() => {}
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) if answer.other_incarnation => {
-                        return Broke::For(Ended::OtherIncarnation);
+                        return Broke::Over;
                     }
                     Ok(Some(answer)) if take(&self.shared, &self.peer, &answer) => {}
                     Ok(_) | Err(_) => return Broke::Off,
@@ -146,7 +140,7 @@ impl LinkTask {
                     if overdue || now.saturating_duration_since(asked) >= IDLE_CHECK {
                         asked = now;
                         if self.is_over().await {
-                            return Broke::For(Ended::Over);
+                            return Broke::Over;
                         }
                     }
                 }
