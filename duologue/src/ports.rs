@@ -11,7 +11,9 @@ use duologue_proto::history::{
 };
 use duologue_proto::ids::{HistoryId, UserId};
 use duologue_proto::message::Cursor;
-use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
+use duologue_proto::presence::{
+    Lease, NodeInfo, PresenceError, Registered, Renewed, Route, UserPresence,
+};
 use tokio::sync::broadcast;
 
 /// History in this process.
@@ -100,5 +102,28 @@ impl ports::Presence for LocalPresence {
 
     fn watch(&self) -> broadcast::Receiver<UserPresence> {
         self.0.watch()
+    }
+}
+
+#[async_trait]
+impl ports::Nodes for LocalPresence {
+    async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
+        self.0.nodes().await
+    }
+
+    async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
+        self.0.take_lease(lease).await
+    }
+
+    async fn renew_lease(&self, lease: &Lease) -> Result<Renewed, PresenceError> {
+        self.0.renew_lease(lease).await
+    }
+
+    async fn forget_lease(&self, lease: &Lease) -> Result<bool, PresenceError> {
+        self.0.forget_lease(lease).await
+    }
+
+    async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError> {
+        self.0.remove_route(route).await
     }
 }

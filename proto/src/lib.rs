@@ -19,6 +19,15 @@ pub mod chat {
     }
 }
 
+/// What chat nodes tell each other, generated from `proto/duologue/relay`.
+pub mod relay {
+    /// Version 1.
+    #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+    pub mod v1 {
+        include!("generated/duologue.relay.v1.rs");
+    }
+}
+
 /// The descriptors of every file of the public contract, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
 

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod faults;
 mod files;
+pub mod lease;
 pub mod listener;
 pub mod metrics;
 pub mod rate;

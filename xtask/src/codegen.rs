@@ -17,6 +17,7 @@ const PUBLIC: [&str; 1] = ["duologue/chat/v1/chat.proto"];
 const INTERNAL: [&str; 2] = [
     "duologue/history/v1/history.proto",
     "duologue/presence/v1/presence.proto",
+    "duologue/relay/v1/relay.proto",
 ];
 
 /// The folder, below the workspace root, that holds what is generated.

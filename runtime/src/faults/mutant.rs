@@ -76,6 +76,9 @@ mutants! {
     LateRegistrationWins = "16-late-registration-wins",
     /// 16: a release removes whatever is there.
     ReleaseJustDeletes = "16-release-just-deletes",
+    /// 16: a session's row is in the directory before the session is in the node's own
+    /// table.
+    RowBeforeTable = "16-row-before-table",
     /// 17: a lower connect number supersedes.
     LowerConnectNumberWins = "17-lower-connect-number-wins",
     /// 18: a repeated cursor of a reconnecting device lowers the stored one.

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Core;
 use crate::registry::Handle;
+use crate::relay::Announcement;
 
 /// Appends a session's run. The answers come by its inbox.
 pub(crate) async fn for_session(core: Arc<Core>, run: Run, origin: Arc<Handle>) {
@@ -56,13 +57,14 @@ fn relay(
         match found_before {
             None => core.router.messages(stored, origin),
             Some(found) => {
-                let run = stored.into();
+                let run: Arc<[Envelope]> = stored.into();
                 for handle in found
                     .iter()
                     .filter(|handle| Some(&handle.session) != origin)
                 {
                     handle.inbox.announce(&handle.user, &run);
                 }
+                core.router.pass_on(Announcement::Messages(run));
             }
         }
     }

@@ -7,26 +7,33 @@ use duologue_proto::history::HistoryError;
 use duologue_proto::ids::Incarnation;
 use duologue_runtime::clock::RandomExt as _;
 use duologue_runtime::task;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::core::{ChatConfig, Core, Parts};
 use crate::grpc::ChatServer;
-use crate::people;
-use crate::ports::Announcement;
+use crate::node::Keeper;
+use crate::relay::{self, RelayServer};
+use crate::{hints, people};
 
 /// One chat node. Clones share it.
 #[derive(Clone)]
 pub struct Chat {
     core: Arc<Core>,
-    /// Tells sessions of presence; ends with the last clone.
-    _watcher: Arc<Watcher>,
+    /// Has the lease given back; none where there is one node.
+    leave: Option<Arc<watch::Sender<bool>>>,
+    /// They end with the last clone.
+    _tasks: Arc<Tasks>,
 }
 
-struct Watcher(JoinHandle<()>);
+struct Tasks(Vec<JoinHandle<()>>);
 
-impl Drop for Watcher {
+impl Drop for Tasks {
     fn drop(&mut self) {
-        self.0.abort();
+        for task in &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -37,14 +44,24 @@ impl Chat {
         let incarnation = Incarnation::parse(&parts.random.id())
             .map_err(|_| HistoryError::Unavailable { retry_after: None })?;
         let changes = parts.presence.watch();
+        let others = parts.relay.clone();
         let core = Arc::new(Core::new(config, history_id, incarnation, parts));
-        let watcher = task::spawn(
-            "presence watcher",
-            people::watch(Arc::clone(&core), changes),
-        );
+        let watcher = people::watch(Arc::clone(&core), changes);
+        let mut tasks = vec![task::spawn("presence watcher", watcher)];
+        let mut leave = None;
+        if let Some(others) = others {
+            let keeper = Keeper::new(Arc::clone(&core), others.nodes, others.address);
+            // Before anybody can register.
+            keeper.start().await;
+            let (stop, stopped) = watch::channel(false);
+            tasks.push(task::spawn("node keeper", keeper.run(stopped)));
+            tasks.push(task::spawn("presence hints", hints::run(Arc::clone(&core))));
+            leave = Some(Arc::new(stop));
+        }
         Ok(Self {
             core,
-            _watcher: Arc::new(Watcher(watcher)),
+            leave,
+            _tasks: Arc::new(Tasks(tasks)),
         })
     }
 
@@ -53,17 +70,27 @@ impl Chat {
         ChatServer::new(Arc::clone(&self.core))
     }
 
-    /// Takes what another node announces. Returns how many sessions were told;
-    /// 0 means "not here".
-    pub fn deliver(&self, announcement: &Announcement) -> usize {
-        self.core.router.deliver(announcement, None)
+    /// What other nodes call, for an internal listener, which must know its callers.
+    pub fn relay_server(&self) -> RelayServer {
+        relay::server(Arc::clone(&self.core))
+    }
+
+    /// Whether other nodes find this one: it holds its lease. True where there is one
+    /// node.
+    pub fn is_found(&self) -> bool {
+        self.leave.is_none() || self.core.tenure.is_held(Instant::now())
     }
 
     /// Tells every session, now and later, that the node stops, and waits until
-    /// all have ended. Their clients come back spread over `spread`.
+    /// all have ended. Their clients come back spread over `spread`. The node's lease
+    /// is given back last: the routes are gone by then.
     pub async fn drain(&self, spread: Duration) {
         self.core.registry.drain(spread);
         self.core.registry.empty().await;
+        if let Some(leave) = &self.leave {
+            leave.send_replace(true);
+            self.core.tenure.left().await;
+        }
     }
 
     /// How many streams are open.

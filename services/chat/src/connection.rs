@@ -13,7 +13,7 @@ use std::time::Duration;
 use duologue_proto::history::Appended;
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::presence::{Registered, Route};
-use duologue_runtime::faults::{self, Point};
+use duologue_runtime::faults::{self, Mutant, Point, planted};
 use duologue_runtime::task;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -118,7 +118,11 @@ async fn release(core: Arc<Core>, route: Box<Route>) {
 
 async fn try_release(core: &Core, route: &Route) -> bool {
     let released = tokio::time::timeout(LEAVING, core.presence.release(route)).await;
-    matches!(released, Ok(Ok(())))
+    let released = matches!(released, Ok(Ok(())));
+    if released {
+        core.router.presence(&route.user);
+    }
+    released
 }
 
 impl Connection {
@@ -297,10 +301,20 @@ impl Connection {
 
     /// The node's own table first, then the directory (design §7).
     fn register(&mut self, route: Box<Route>) {
-        self.core.registry.list(&self.handle);
+        if !planted(Mutant::RowBeforeTable) {
+            self.list(&route);
+        }
         self.place.route = Some(route.clone());
+        let handle = planted(Mutant::RowBeforeTable).then(|| Arc::clone(&self.handle));
         self.ask(|core| async move {
+            let user = route.user.clone();
             let registered = core.presence.register(*route).await;
+            if let Some(late) = handle {
+                core.registry.list(&late);
+            }
+            if registered.is_ok() {
+                core.router.presence(&user);
+            }
             if let Ok(Registered::InForce {
                 replaced: Some(replaced),
             }) = &registered
@@ -309,6 +323,18 @@ impl Connection {
             }
             Input::Registered(registered)
         });
+    }
+
+    /// Enters the node's table. The node tells those who are in it when it takes a new
+    /// incarnation; whoever enters later looks here.
+    fn list(&self, route: &Route) {
+        self.core.registry.list(&self.handle);
+        let incarnation = self.core.tenure.incarnation();
+        if incarnation != route.incarnation {
+            self.handle
+                .inbox
+                .register_again(incarnation, Duration::ZERO);
+        }
     }
 
     fn release(&mut self) {
@@ -341,6 +367,7 @@ fn order(input: &Input) -> (u8, Seq) {
         | Input::Presence(_)
         | Input::PresenceLost
         | Input::Resync
+        | Input::RegisterAgain(..)
         | Input::Superseded
         | Input::Drain(_) => (2, Seq::ZERO),
     }

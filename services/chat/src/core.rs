@@ -9,9 +9,12 @@ use duologue_runtime::clock::{Clock, Random};
 use duologue_runtime::metrics::Metrics;
 use duologue_runtime::rate::{RateLimit, RateLimiter, Slots};
 
+use crate::hints::Hints;
 use crate::metrics::ChatMetrics;
-use crate::ports::{History, Presence, Relay};
+use crate::node::Tenure;
+use crate::ports::{Dial, History, Nodes, Presence};
 use crate::registry::Registry;
+use crate::relay::{Relay, RelayParts};
 use crate::router::Router;
 
 /// Who may see whether a user is online.
@@ -49,7 +52,7 @@ pub struct Parts {
     /// Presence.
     pub presence: Arc<dyn Presence>,
     /// The other nodes; none where there is one.
-    pub relay: Option<Arc<dyn Relay>>,
+    pub relay: Option<OtherNodes>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// The source of ids and jitter.
@@ -58,11 +61,23 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+/// How a node lives beside others.
+#[derive(Clone)]
+pub struct OtherNodes {
+    /// Leases, and where the nodes are.
+    pub nodes: Arc<dyn Nodes>,
+    /// Where the others reach this node's [`RelayServer`](crate::RelayServer).
+    pub address: String,
+    /// How this node reaches the others.
+    pub dial: Dial,
+}
+
 /// The shared state of one chat node.
 pub(crate) struct Core {
     pub(crate) config: ChatConfig,
     pub(crate) history_id: HistoryId,
-    pub(crate) incarnation: Incarnation,
+    pub(crate) tenure: Tenure,
+    pub(crate) hints: Hints,
     pub(crate) history: Arc<dyn History>,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) registry: Arc<Registry>,
@@ -85,13 +100,28 @@ impl Core {
     ) -> Self {
         config.max_text_bytes = config.max_text_bytes.clamp(1, MAX_TEXT_BYTES);
         let registry = Arc::new(Registry::default());
+        let metrics = match parts.relay {
+            None => ChatMetrics::register(&parts.metrics),
+            Some(_) => ChatMetrics::register_many(&parts.metrics),
+        };
+        let relay = parts.relay.map(|others| {
+            Relay::start(RelayParts {
+                node: config.node.clone(),
+                presence: Arc::clone(&parts.presence),
+                nodes: others.nodes,
+                dial: others.dial,
+                random: Arc::clone(&parts.random),
+                metrics: metrics.relay.clone(),
+            })
+        });
         Self {
             history_id,
-            incarnation,
+            tenure: Tenure::new(incarnation),
+            hints: Hints::default(),
             history: parts.history,
             presence: parts.presence,
-            router: Router::new(Arc::clone(&registry), parts.relay),
-            metrics: ChatMetrics::register(&parts.metrics),
+            router: Router::new(Arc::clone(&registry), relay),
+            metrics,
             registry,
             clock: parts.clock,
             random: parts.random,

@@ -61,7 +61,7 @@ pub(crate) fn open(
         session: session.clone(),
         fresh_device: fresh_id(core, DeviceId::parse)?,
         node: core.config.node.clone(),
-        incarnation: core.incarnation.clone(),
+        incarnation: core.tenure.incarnation(),
         history_id: core.history_id.clone(),
         max_text_bytes: core.config.max_text_bytes,
         jitter: core.random.number(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duologue_proto::history::Appended;
-use duologue_proto::ids::{Seq, UserId};
+use duologue_proto::ids::{Incarnation, Seq, UserId};
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::UserPresence;
@@ -43,6 +43,7 @@ struct Waiting {
     presence: BTreeMap<UserId, UserPresence>,
     presence_lost: bool,
     resync: bool,
+    register_again: Option<(Option<Incarnation>, Duration)>,
     superseded: bool,
     drain: Option<Duration>,
 }
@@ -74,6 +75,24 @@ impl Inbox {
             for envelope in rest.filter(|_| !planted(Mutant::OverflowDropped)) {
                 waiting.raise(envelope.peer_of(user), envelope.seq);
             }
+        });
+    }
+
+    /// Tells that the conversation with `peer` has messages up to this one.
+    pub(crate) fn raise(&self, peer: &UserId, seq: Seq) {
+        self.change(|waiting| waiting.raise(peer, seq));
+    }
+
+    /// Tells that the node has a new incarnation, with which to register after
+    /// `delay`.
+    pub(crate) fn register_again(&self, incarnation: Incarnation, delay: Duration) {
+        self.change(|waiting| waiting.register_again = Some((Some(incarnation), delay)));
+    }
+
+    /// Tells that something was missed, perhaps that a newer session took over.
+    pub(crate) fn confirm(&self) {
+        self.change(|waiting| {
+            waiting.register_again.get_or_insert((None, Duration::ZERO));
         });
     }
 
@@ -136,6 +155,8 @@ impl Inbox {
         inputs.extend(waiting.presence_lost.then_some(Input::PresenceLost));
         inputs.extend(waiting.presence.into_values().map(Input::Presence));
         inputs.extend(waiting.resync.then_some(Input::Resync));
+        let again = waiting.register_again;
+        inputs.extend(again.map(|(incarnation, delay)| Input::RegisterAgain(incarnation, delay)));
         inputs.extend(waiting.drain.map(Input::Drain));
         inputs.extend(waiting.superseded.then_some(Input::Superseded));
     }

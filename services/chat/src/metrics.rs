@@ -30,6 +30,71 @@ pub(crate) struct ChatMetrics {
     stored: Counter,
     delivered: Counter,
     pub(crate) sessions: Gauge,
+    pub(crate) relay: RelayMetrics,
+}
+
+/// What became of a look-up of routes or nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum LookUp {
+    Ok,
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookUpLabels {
+    outcome: LookUp,
+}
+
+/// The counters of the relay to other nodes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RelayMetrics {
+    lookups: Family<LookUpLabels, Counter>,
+    answered: Counter,
+    widened: Counter,
+    not_here: Counter,
+}
+
+impl RelayMetrics {
+    pub(crate) fn looked_up(&self, ok: bool) {
+        let outcome = if ok { LookUp::Ok } else { LookUp::Failed };
+        self.lookups.get_or_create(&LookUpLabels { outcome }).inc();
+    }
+
+    pub(crate) fn answered(&self, not_here: usize) {
+        self.answered.inc();
+        self.not_here
+            .inc_by(u64::try_from(not_here).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn widened(&self, widened: bool) {
+        self.widened.inc_by(u64::from(widened));
+    }
+
+    fn register(&self, metrics: &Metrics) {
+        metrics.register(|registry| {
+            let registry = registry.sub_registry_with_prefix("chat_relay");
+            registry.register(
+                "lookups",
+                "Look-ups of routes and nodes for a relay",
+                self.lookups.clone(),
+            );
+            registry.register(
+                "batches",
+                "Batches that other nodes have acknowledged",
+                self.answered.clone(),
+            );
+            registry.register(
+                "widened",
+                "News that found no room and were replaced by a hint to read",
+                self.widened.clone(),
+            );
+            registry.register(
+                "not_here",
+                "Routes that their node did not know",
+                self.not_here.clone(),
+            );
+        });
+    }
 }
 
 impl ChatMetrics {
@@ -43,6 +108,7 @@ impl ChatMetrics {
             sends,
             delivered: Counter::default(),
             sessions: Gauge::default(),
+            relay: RelayMetrics::default(),
         };
         metrics.register(|registry| {
             let registry = registry.sub_registry_with_prefix("chat");
@@ -54,6 +120,13 @@ impl ChatMetrics {
             );
             registry.register("sessions", "Open streams", chat.sessions.clone());
         });
+        chat
+    }
+
+    /// The same, with the counters of the relay, which one node alone does not have.
+    pub(crate) fn register_many(metrics: &Metrics) -> Self {
+        let chat = Self::register(metrics);
+        chat.relay.register(metrics);
         chat
     }
 

@@ -174,6 +174,34 @@ pub(crate) async fn watch(core: Arc<Core>, mut changes: Receiver<UserPresence>) 
     }
 }
 
+/// Asks for a user's presence if any session here may see it, so that a change is
+/// told to those who watch.
+pub(crate) async fn look(core: &Core, user: &UserId) -> Result<(), Unseen> {
+    if has_watcher(core, user).await? {
+        core.presence.presence(std::slice::from_ref(user)).await?;
+    }
+    Ok(())
+}
+
+async fn has_watcher(core: &Core, user: &UserId) -> Result<bool, HistoryError> {
+    if core.config.visibility == Visibility::Everyone {
+        let here = core.registry.users(None, 2);
+        return Ok(here.iter().any(|watcher| watcher != user));
+    }
+    let mut after = None;
+    loop {
+        let peers = core.history.peers(user, after.as_ref(), BATCH).await?;
+        let mut others = peers.iter().filter(|peer| *peer != user);
+        if others.any(|peer| core.registry.is_here(peer)) {
+            return Ok(true);
+        }
+        if peers.len() < BATCH {
+            return Ok(false);
+        }
+        after = peers.last().cloned();
+    }
+}
+
 async fn tell(core: &Core, change: &UserPresence) -> Result<(), Unseen> {
     let mut after = None;
     loop {

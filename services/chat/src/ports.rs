@@ -11,9 +11,15 @@ use duologue_proto::history::{
     OnAppended, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
 };
 use duologue_proto::ids::{HistoryId, UserId};
-use duologue_proto::message::{Cursor, Envelope};
-use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
+use duologue_proto::message::Cursor;
+use duologue_proto::presence::{
+    Lease, NodeInfo, PresenceError, Registered, Renewed, Route, UserPresence,
+};
 use tokio::sync::broadcast;
+use tonic::Status;
+use tonic::body::Body;
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
 
 /// History: the one owner of what was said.
 #[async_trait]
@@ -90,31 +96,40 @@ pub trait Presence: Send + Sync + 'static {
     fn watch(&self) -> broadcast::Receiver<UserPresence>;
 }
 
-/// What another node's sessions should know.
-#[derive(Debug, Clone)]
-pub enum Announcement {
-    /// Messages of one sender in one conversation are durable. Never empty.
-    Messages(Arc<[Envelope]>),
-    /// A user's cursor in the conversation with `peer` moved.
-    Cursor {
-        /// Whose cursor.
-        user: UserId,
-        /// The other user.
-        peer: UserId,
-        /// Where it is.
-        cursor: Cursor,
-    },
-    /// The session of this route was replaced by a newer one of its device.
-    Superseded(Box<Route>),
+/// The chat nodes: their leases, and where they are.
+#[async_trait]
+pub trait Nodes: Send + Sync + 'static {
+    /// Every node with a lease, in order of node. What is said was read after the
+    /// call.
+    async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError>;
+
+    /// Starts an incarnation's lease, whatever its node had before.
+    async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError>;
+
+    /// Raises the counter of a lease.
+    async fn renew_lease(&self, lease: &Lease) -> Result<Renewed, PresenceError>;
+
+    /// Removes a lease if it is exactly this one. Returns whether it was.
+    async fn forget_lease(&self, lease: &Lease) -> Result<bool, PresenceError>;
+
+    /// Removes a route if it is exactly this one. Returns whether it was.
+    async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError>;
 }
 
-/// The other chat nodes. Absent where there is one.
-///
-/// What it is given is durable already, so it must look up routes only after the
-/// call: an earlier look-up may miss a session that registers in between.
-pub trait Relay: Send + Sync + 'static {
-    /// Takes an announcement for every other node that holds a session of the
-    /// users concerned. Returns at once; when there is no room, a message becomes
-    /// a raised target, never silence.
-    fn relay(&self, announcement: Announcement);
+/// An address that cannot be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an address of a node")]
+pub struct InvalidAddress;
+
+/// The way to another node. It connects when it is used.
+pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
+
+/// The way over a connection of tonic's.
+pub fn channel(transport: tonic::transport::Channel) -> Channel {
+    let failed = |error: tonic::transport::Error| Status::from_error(error.into());
+    BoxCloneSyncService::new(transport.map_err(failed))
 }
+
+/// Makes the way to the node at an address, with whatever the internal network wants
+/// of a caller.
+pub type Dial = Arc<dyn Fn(&str) -> Result<Channel, InvalidAddress> + Send + Sync>;

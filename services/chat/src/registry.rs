@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use duologue_proto::ids::{SessionId, UserId};
+use duologue_proto::ids::{Incarnation, SessionId, UserId};
 use tokio::sync::Notify;
 
 use crate::inbox::Inbox;
@@ -82,17 +82,36 @@ impl Registry {
         }
     }
 
-    /// Calls `tell` for every session of a user but `except`. Returns how many.
-    pub(crate) fn tell(
-        &self,
-        user: &UserId,
-        except: Option<&SessionId>,
-        tell: impl Fn(&Handle),
-    ) -> usize {
+    /// Calls `tell` for every session of a user but `except`.
+    pub(crate) fn tell(&self, user: &UserId, except: Option<&SessionId>, tell: impl Fn(&Handle)) {
         let state = self.lock();
         let sessions = state.users.get(user).into_iter().flatten();
         let others = sessions.filter(|handle| Some(&handle.session) != except);
-        others.map(|handle| tell(handle)).count()
+        others.for_each(|handle| tell(handle));
+    }
+
+    /// Whether a user has a session here.
+    pub(crate) fn is_here(&self, user: &UserId) -> bool {
+        self.lock().users.contains_key(user)
+    }
+
+    /// Whether this session of a user is told what concerns the user.
+    pub(crate) fn is_listed(&self, user: &UserId, session: &SessionId) -> bool {
+        let state = self.lock();
+        let mut sessions = state.users.get(user).into_iter().flatten();
+        sessions.any(|handle| handle.session == *session)
+    }
+
+    /// Has every listed session register again, as of this incarnation, spread over
+    /// `spread`.
+    pub(crate) fn register_again(&self, incarnation: &Incarnation, spread: Duration) {
+        let state = self.lock();
+        let listed = || state.users.values().flatten();
+        let count = u32::try_from(listed().count()).unwrap_or(u32::MAX).max(1);
+        for (index, handle) in (0..count).zip(listed()) {
+            let delay = spread * index / count;
+            handle.inbox.register_again(incarnation.clone(), delay);
+        }
     }
 
     /// The sessions of these users as they are now.
@@ -111,9 +130,11 @@ impl Registry {
             .for_each(|handle| tell(handle));
     }
 
-    /// Tells one session that a newer one took over.
-    pub(crate) fn supersede(&self, session: &SessionId) {
-        if let Some(handle) = self.lock().open.get(session) {
+    /// Tells one session of a user that a newer one took over.
+    pub(crate) fn supersede(&self, user: &UserId, session: &SessionId) {
+        let state = self.lock();
+        let handle = state.open.get(session);
+        if let Some(handle) = handle.filter(|handle| handle.user == *user) {
             handle.inbox.supersede();
         }
     }

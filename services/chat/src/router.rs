@@ -10,27 +10,33 @@ use duologue_proto::ids::{SessionId, UserId};
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::Route;
 
-use crate::ports::{Announcement, Relay};
 use crate::registry::Registry;
+use crate::relay::{Announcement, News, Relay};
 
 /// Reaches this node's sessions directly and those of other nodes by [`Relay`].
 pub(crate) struct Router {
     registry: Arc<Registry>,
     /// None where there is one node: then nothing is looked up.
-    others: Option<Arc<dyn Relay>>,
+    others: Option<Relay>,
 }
 
 impl Router {
-    pub(crate) fn new(registry: Arc<Registry>, others: Option<Arc<dyn Relay>>) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, others: Option<Relay>) -> Self {
         Self { registry, others }
     }
 
     /// Relays durable messages of one conversation to every session of both users
     /// but `origin`, which has its answers.
     pub(crate) fn messages(&self, run: Vec<Envelope>, origin: Option<&SessionId>) {
-        let announcement = Announcement::Messages(run.into());
-        self.deliver(&announcement, origin);
-        self.pass_on(announcement);
+        let Some(first) = run.first() else { return };
+        let users = first.conversation();
+        let run: Arc<[Envelope]> = run.into();
+        for user in users.users() {
+            self.registry.tell(user, origin, |handle| {
+                handle.inbox.announce(&handle.user, &run);
+            });
+        }
+        self.pass_on(Announcement::Messages(run));
     }
 
     /// Relays a user's cursor in the conversation with `peer`.
@@ -41,57 +47,65 @@ impl Router {
         cursor: Cursor,
         origin: Option<&SessionId>,
     ) {
-        let announcement = Announcement::Cursor {
+        self.registry.tell(user, origin, |handle| {
+            handle.inbox.receipt(peer, user, cursor);
+        });
+        if user != peer {
+            self.registry.tell(peer, origin, |handle| {
+                handle.inbox.receipt(user, user, cursor);
+            });
+        }
+        self.pass_on(Announcement::Cursor {
             user: user.clone(),
             peer: peer.clone(),
             cursor,
-        };
-        self.deliver(&announcement, origin);
-        self.pass_on(announcement);
+        });
     }
 
     /// Ends the session of a route that was replaced.
     pub(crate) fn supersede(&self, route: Route) {
-        self.registry.supersede(&route.session);
+        self.registry.supersede(&route.user, &route.session);
         self.pass_on(Announcement::Superseded(Box::new(route)));
     }
 
-    /// Tells this node's sessions. Returns how many there were: with none, a
-    /// relay from another node is answered "not here".
-    pub(crate) fn deliver(&self, announcement: &Announcement, origin: Option<&SessionId>) -> usize {
-        match announcement {
-            Announcement::Messages(run) => {
-                let Some(first) = run.first() else { return 0 };
-                let tell = |user| {
-                    self.registry
-                        .tell(user, origin, |h| h.inbox.announce(&h.user, run))
-                };
-                let told = tell(&first.sender);
-                if first.sender == first.recipient {
-                    return told;
-                }
-                told + tell(&first.recipient)
-            }
-            Announcement::Cursor { user, peer, cursor } => {
-                let own = |handle: &crate::registry::Handle| {
-                    handle.inbox.receipt(peer, user, *cursor);
-                };
-                let told = self.registry.tell(user, origin, own);
-                if user == peer {
-                    return told;
-                }
-                told + self
-                    .registry
-                    .tell(peer, origin, |h| h.inbox.receipt(user, user, *cursor))
-            }
-            Announcement::Superseded(route) => {
-                self.registry.supersede(&route.session);
-                1
-            }
+    /// Tells the other nodes that a session of a user came in force or left.
+    pub(crate) fn presence(&self, user: &UserId) {
+        if self.others.is_some() {
+            self.pass_on(Announcement::Presence(user.clone()));
         }
     }
 
-    fn pass_on(&self, announcement: Announcement) {
+    /// Tells this node's sessions of a user what another node says.
+    pub(crate) fn tell(&self, user: &UserId, news: &News) {
+        self.registry.tell(user, None, |handle| {
+            for run in &news.runs {
+                handle.inbox.announce(user, run);
+            }
+            for (peer, seq) in &news.raised {
+                handle.inbox.raise(peer, *seq);
+            }
+            for ((peer, whose), cursor) in &news.receipts {
+                handle.inbox.receipt(peer, whose, *cursor);
+            }
+            if news.resync {
+                handle.inbox.confirm();
+            }
+        });
+        for session in &news.superseded {
+            self.registry.supersede(user, session);
+        }
+    }
+
+    /// Has every session of this node sync: what happened is not known.
+    pub(crate) fn tell_everyone(&self) {
+        self.registry.tell_everyone(|handle| {
+            handle.inbox.confirm();
+            handle.inbox.presence_lost();
+        });
+    }
+
+    /// Hands to the other nodes what this one's sessions were told.
+    pub(crate) fn pass_on(&self, announcement: Announcement) {
         if let Some(others) = &self.others {
             others.relay(announcement);
         }

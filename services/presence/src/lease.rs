@@ -1,40 +1,25 @@
 //! Which node is alive: the rules of leases, without I/O and without a clock.
 //!
 //! A node raises a counter; an [`Observer`] watches it rest or move on its own
-//! monotonic clock. No two clocks are ever compared. A [`Holder`] gives its lease
-//! up before any observer can call it dead, so that a node that was stopped for
-//! a while comes back as a new incarnation, and never as an old one whose routes
-//! may have been cleaned up.
+//! monotonic clock. No two clocks are ever compared. The node itself gives its
+//! lease up before any observer can call it dead: `duologue_runtime::lease`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, NodeId};
+use duologue_proto::presence::Lease;
 pub use duologue_proto::presence::Liveness;
+use duologue_runtime::lease::{DEAD_AFTER, ReadTime};
 use tokio::time::Instant;
 
-use crate::directory::{Lease, Renewed};
-
-/// How often a node raises its counter.
-pub const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// How often an observer reads the leases.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// A counter that rested this long is dead.
-pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// So long after the last moment at which a node lived for certain it is no
 /// longer known to be alive, whether or not reads succeed. Below the 15 s after
 /// which nobody of a killed node may be shown online; above [`DEAD_AFTER`] and
 /// two polls, so that it only shows when reads fail or are slow.
 pub const FADES_AFTER: Duration = Duration::from_millis(14_500);
-
-/// When a read was made, on the observer's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadTime {
-    /// Before it was sent.
-    pub began: Instant,
-    /// After it was answered.
-    pub ended: Instant,
-}
 
 /// What the reads of leases have shown so far. As large as the last read.
 #[derive(Debug, Default)]
@@ -159,46 +144,5 @@ impl Observed {
         } else {
             Liveness::Unknown
         }
-    }
-}
-
-/// A node's own view of its lease.
-#[derive(Debug)]
-pub struct Holder {
-    lease: Lease,
-    /// The beginning of the last renewal that was confirmed: the counter was
-    /// raised then or later.
-    confirmed: Instant,
-    lost: bool,
-}
-
-impl Holder {
-    /// The holder of a lease that was taken by a call that began at `began`.
-    pub fn new(lease: Lease, began: Instant) -> Self {
-        Self {
-            lease,
-            confirmed: began,
-            lost: false,
-        }
-    }
-
-    /// The lease to renew with next. Every call raises the counter, so that a
-    /// renewal of unknown outcome is never taken for the next one.
-    pub fn renewal(&mut self) -> &Lease {
-        self.lease.counter = self.lease.counter.saturating_add(1);
-        &self.lease
-    }
-
-    /// Takes in the answer to a renewal. A renewal that is confirmed after the
-    /// lease could have been called dead does not bring it back.
-    pub fn answered(&mut self, renewal: ReadTime, renewed: Renewed) {
-        self.lost |= renewed == Renewed::Lost || self.is_lost(renewal.ended);
-        self.confirmed = self.confirmed.max(renewal.began);
-    }
-
-    /// Whether the lease is lost: time for a new incarnation, which registers
-    /// the live sessions again. For good.
-    pub fn is_lost(&self, now: Instant) -> bool {
-        self.lost || now.saturating_duration_since(self.confirmed) >= DEAD_AFTER
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{Lease, PresenceError, Registered, Route, UserPresence};
 use duologue_runtime::clock::Clock;
+use duologue_runtime::lease::ReadTime;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::board::{Board, State};
 use crate::directory::{Directory, UserRows};
-use crate::lease::{Liveness, Observer, POLL_INTERVAL, ReadTime};
+use crate::lease::{Liveness, Observer, POLL_INTERVAL};
 use crate::memory::MemoryDirectory;
 
 /// Changes that a watcher may fall behind by before it is told to ask.

@@ -6,10 +6,9 @@
 use std::time::Duration;
 
 use duologue_presence::directory::{Lease, Renewed};
-use duologue_presence::lease::{
-    DEAD_AFTER, FADES_AFTER, Holder, Liveness, Observer, POLL_INTERVAL, RENEW_INTERVAL, ReadTime,
-};
+use duologue_presence::lease::{FADES_AFTER, Liveness, Observer, POLL_INTERVAL};
 use duologue_proto::ids::{Incarnation, NodeId};
+use duologue_runtime::lease::{DEAD_AFTER, Holder, RENEW_INTERVAL, ReadTime};
 use proptest::prelude::*;
 use tokio::time::Instant;
 

@@ -211,9 +211,9 @@ fn presence() -> Named {
         duologue_presence::presence::MAX_WATCH_EVENTS,
         duologue_presence::presence::MAX_OWED_READINGS,
         duologue_presence::presence::MAX_LOOKUP_USERS,
-        duologue_presence::lease::RENEW_INTERVAL,
+        duologue_runtime::lease::RENEW_INTERVAL,
         duologue_presence::lease::POLL_INTERVAL,
-        duologue_presence::lease::DEAD_AFTER,
+        duologue_runtime::lease::DEAD_AFTER,
         duologue_presence::lease::FADES_AFTER,
     ]
 }

@@ -125,6 +125,9 @@ pub enum Input {
     Outbox(usize),
     /// What was announced may have been lost: sync.
     Resync,
+    /// Register again, after this time: with this incarnation, which the node has
+    /// taken, or to confirm the route that there is.
+    RegisterAgain(Option<Incarnation>, Duration),
     /// A newer session of the device took over.
     Superseded,
     /// The node stops; clients should wait this long.
@@ -186,6 +189,9 @@ pub struct Session {
     outbox_bytes: usize,
     route: Option<Box<Route>>,
     register_due: Option<Instant>,
+    /// One registration at a time: the answer to an older one would be taken for
+    /// that of its successor.
+    registering: bool,
     catch_up: catch_up::CatchUp,
     sync: sync::Sync,
     sends: sends::Sends,
@@ -209,6 +215,7 @@ impl Session {
             outbox_bytes: 0,
             route: None,
             register_due: None,
+            registering: false,
             catch_up: catch_up::CatchUp::default(),
             sync: sync::Sync::new(about.jitter),
             sends: sends::Sends::default(),
@@ -238,7 +245,8 @@ impl Session {
             (!is(Phase::Closing) && !is(Phase::Ended)).then_some(self.expires),
             self.closing_due,
             self.not_reading_until,
-            self.register_due,
+            self.register_due
+                .filter(|_| is(Phase::Live) && !self.registering),
             self.sync.deadline(),
             self.catch_up.deadline(),
             self.cursors.deadline(),
@@ -299,6 +307,9 @@ impl Session {
             Input::PresencePage(after, page) => self.on_presence_page(after, page, now),
             Input::Outbox(bytes) => self.outbox_bytes = bytes,
             Input::Resync => self.sync.request(),
+            Input::RegisterAgain(incarnation, delay) => {
+                self.on_register_again(incarnation, now.instant + delay);
+            }
             Input::Superseded => self.on_superseded(),
             Input::Drain(retry_after) => self.ending.drain(retry_after),
             Input::Tick => {}

@@ -7,11 +7,13 @@
 
 use std::time::Duration;
 
-use duologue_proto::ids::DeviceId;
+use duologue_proto::ids::{DeviceId, Incarnation};
 use duologue_proto::limits::MAX_CONNECT_NUMBER_AHEAD;
 use duologue_proto::presence::{ConnectNumber, PresenceError, Registered, Route};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
+
+use tokio::time::Instant;
 
 use super::{Effect, Now, Phase, RETRY_PAUSE, Session};
 use crate::frame::{Down, GoodbyeReason, Hello, Up, Welcome};
@@ -67,6 +69,7 @@ impl Session {
             self.register_due = Some(now.instant + RETRY_PAUSE);
             return self.welcome(now);
         }
+        self.registering = true;
         self.effects.push(Effect::Register(Box::new(route)));
         self.phase = Phase::Registering;
     }
@@ -90,6 +93,7 @@ impl Session {
     }
 
     pub(super) fn on_registered(&mut self, result: Result<Registered, PresenceError>, now: Now) {
+        self.registering = false;
         let waiting = self.phase == Phase::Registering;
         if !waiting && self.phase != Phase::Live {
             return;
@@ -129,13 +133,34 @@ impl Session {
         self.push(0, Down::Welcome(Box::new(welcome)));
     }
 
-    /// Tries again to register what could not be registered.
+    /// The route is to be registered again: the node has a new incarnation, or what
+    /// is in force is not known.
+    pub(super) fn on_register_again(&mut self, incarnation: Option<Incarnation>, due: Instant) {
+        if let Some(incarnation) = incarnation {
+            self.about.incarnation = incarnation.clone();
+            if let Some(route) = &mut self.route
+                && route.incarnation != incarnation
+            {
+                route.incarnation = incarnation;
+                route.number.registration = route.number.registration.saturating_add(1);
+            }
+        }
+        if self.route.is_some() {
+            self.register_due = Some(self.register_due.map_or(due, |known| known.min(due)));
+        }
+    }
+
+    /// Registers what is to be registered again.
     pub(super) fn proceed_register(&mut self, now: Now) {
-        if self.phase != Phase::Live || self.register_due.is_none_or(|due| due > now.instant) {
+        if self.phase != Phase::Live
+            || self.registering
+            || self.register_due.is_none_or(|due| due > now.instant)
+        {
             return;
         }
         self.register_due = None;
         if let Some(route) = &self.route {
+            self.registering = true;
             self.effects.push(Effect::Register(route.clone()));
         }
     }

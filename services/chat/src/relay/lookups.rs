@@ -1,0 +1,185 @@
+//! Which users are looked up, and when: decides, and does no I/O.
+//!
+//! A look-up serves only what was announced before it began: an earlier one may miss
+//! a session that registers in between (design §4). What is announced of a user who
+//! is being looked up waits for the next look-up, all of it together. A look-up that
+//! fails is made again, for raised targets: what waits is bounded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use duologue_proto::ids::{SessionId, UserId};
+use duologue_proto::presence::Route;
+use tokio::time::Instant;
+
+use super::news::{Buffer, News};
+use super::{Announcement, backoff};
+
+/// Users who are looked up at the same time.
+pub const MAX_LOOKUPS: usize = 64;
+/// Users of whom other nodes are to be told that their presence may have changed,
+/// and sessions that are to be told that they were superseded; with more, everyone
+/// is told to look.
+pub const MAX_HINTS: usize = 4_096;
+/// The longest first pause after a look-up that failed.
+pub const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after any.
+pub const MAX_LOOKUP_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is to be looked up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lookup {
+    /// Where a user's sessions are.
+    User(UserId),
+    /// Which nodes there are.
+    Nodes,
+}
+
+/// What is for every node.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ForAll {
+    /// Users whose presence is to be looked at.
+    pub(crate) hints: BTreeSet<UserId>,
+    /// Every session should sync.
+    pub(crate) everyone: bool,
+}
+
+/// What waits to be looked up.
+#[derive(Debug, Default)]
+pub(crate) struct Lookups {
+    waiting: Buffer,
+    /// Announced since the look-up of its user began.
+    behind: Buffer,
+    looking: BTreeMap<UserId, News>,
+    for_all: ForAll,
+    looking_for_all: Option<ForAll>,
+    superseded: BTreeMap<SessionId, Route>,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Lookups {
+    /// Takes what is durable. Returns whether something was widened.
+    pub(crate) fn announce(&mut self, announcement: Announcement) -> bool {
+        match announcement {
+            Announcement::Messages(run) => {
+                let Some(first) = run.first() else {
+                    return false;
+                };
+                let (sender, recipient) = (first.sender.clone(), first.recipient.clone());
+                let both = sender != recipient;
+                let widened = both && self.add(&sender, News::of_run(run.clone()));
+                self.add(&recipient, News::of_run(run)) || widened
+            }
+            Announcement::Cursor { user, peer, cursor } => {
+                let both = user != peer;
+                let to_peer = News::of_cursor(user.clone(), user.clone(), cursor);
+                let widened = both && self.add(&peer, to_peer);
+                let own = News::of_cursor(peer, user.clone(), cursor);
+                self.add(&user, own) || widened
+            }
+            Announcement::Superseded(route) => {
+                self.superseded.insert(route.session.clone(), *route);
+                self.bound_hints()
+            }
+            Announcement::Presence(user) => {
+                self.for_all.hints.insert(user);
+                self.bound_hints()
+            }
+        }
+    }
+
+    fn add(&mut self, user: &UserId, news: News) -> bool {
+        let buffer = if self.looking.contains_key(user) {
+            &mut self.behind
+        } else {
+            &mut self.waiting
+        };
+        let widened = buffer.add(user, news, Vec::new());
+        self.for_all.everyone |= buffer.take_everyone();
+        widened
+    }
+
+    fn bound_hints(&mut self) -> bool {
+        let full = self.for_all.hints.len() > MAX_HINTS || self.superseded.len() > MAX_HINTS;
+        if full {
+            self.for_all.hints = BTreeSet::new();
+            self.superseded = BTreeMap::new();
+            self.for_all.everyone = true;
+        }
+        full
+    }
+
+    /// What is to be looked up now. To be called until there is nothing, and each
+    /// look-up to be begun after that.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Lookup> {
+        if self.not_before.is_some_and(|at| now < at) {
+            return None;
+        }
+        if self.looking_for_all.is_none() && self.for_all != ForAll::default() {
+            self.looking_for_all = Some(std::mem::take(&mut self.for_all));
+            return Some(Lookup::Nodes);
+        }
+        if self.looking.len() >= MAX_LOOKUPS {
+            return None;
+        }
+        let (user, entry) = self.waiting.pop()?;
+        self.looking.insert(user.clone(), entry.news);
+        Some(Lookup::User(user))
+    }
+
+    /// When there may be something to look up, if nothing happens before.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// Sessions that were superseded: where they are is known.
+    pub(crate) fn take_superseded(&mut self) -> impl Iterator<Item = Route> + use<> {
+        std::mem::take(&mut self.superseded).into_values()
+    }
+
+    /// A user was looked up: what is to be told where its sessions are.
+    pub(crate) fn found(&mut self, user: &UserId) -> News {
+        self.succeeded();
+        let news = self.looking.remove(user).unwrap_or_default();
+        self.bring_forward(user);
+        news
+    }
+
+    /// The nodes were looked up: what is to be told to each.
+    pub(crate) fn found_nodes(&mut self) -> ForAll {
+        self.succeeded();
+        self.looking_for_all.take().unwrap_or_default()
+    }
+
+    /// A look-up failed: it is made again, later. `random` spreads it.
+    pub(crate) fn failed(&mut self, lookup: &Lookup, now: Instant, random: u64) {
+        match lookup {
+            Lookup::User(user) => {
+                let mut news = self.looking.remove(user).unwrap_or_default();
+                news.widen(user);
+                self.add(user, news);
+                self.bring_forward(user);
+            }
+            Lookup::Nodes => {
+                let again = self.looking_for_all.take().unwrap_or_default();
+                self.for_all.everyone |= again.everyone;
+                self.for_all.hints.extend(again.hints);
+                self.bound_hints();
+            }
+        }
+        let pause = backoff(self.failures, LOOKUP_PAUSE, MAX_LOOKUP_PAUSE, random);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + pause);
+    }
+
+    fn succeeded(&mut self) {
+        (self.failures, self.not_before) = (0, None);
+    }
+
+    fn bring_forward(&mut self, user: &UserId) {
+        if let Some(entry) = self.behind.remove(user) {
+            self.add(user, entry.news);
+        }
+    }
+}
