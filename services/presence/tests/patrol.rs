@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use duologue_presence::directory::{Lease, Renewed, UserRows};
-use duologue_presence::lease::{Observer, POLL_INTERVAL, RENEW_INTERVAL};
+use duologue_presence::lease::{Observer, POLL_INTERVAL};
 use duologue_presence::{Directory, MemoryDirectory, Nodes, Presence};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
 use duologue_runtime::clock::ManualClock;
+use duologue_runtime::lease::RENEW_INTERVAL;
 use support::{registered_again, route, user};
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinSet;
