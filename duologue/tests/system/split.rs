@@ -32,7 +32,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
 
-use crate::support::calls::{Bearer, client, history, sent, seqs, text_of};
+use crate::support::calls::{Bearer, client, history, seqs, text_of};
 use crate::support::frames::{advance, hello, send, send_after};
 use crate::support::link::{Link, Way};
 use crate::support::refused::assert_refused;
@@ -316,6 +316,12 @@ async fn a_burst_of_long_messages_is_stored_in_its_order() {
     }
 }
 
+/// Whatever is sent from now on is in mid-run when the way breaks.
+async fn open_append_stream(node: &Started) {
+    let mut carol = online(node, "carol").await;
+    until_stored(&mut carol, "dave", "m").await;
+}
+
 /// Breaks the way to history in a send; returns what the message got when it was sent
 /// again.
 async fn broken_in_mid_send(how: Way, stored_before: bool) -> Stored {
@@ -323,8 +329,7 @@ async fn broken_in_mid_send(how: Way, stored_before: bool) -> Stored {
     let node = cluster.start("one").await;
     let mut alice = online(&node, "alice").await;
     let mut bob = online(&node, "bob").await;
-    // So that the stream is open.
-    sent(&mut chat(&node, "carol").await, "dave", "m", "hi").await;
+    open_append_stream(&node).await;
     cluster.histories[0].set(how);
     alice.say(1, send("bob", "m1", "hi")).await;
     if stored_before {
@@ -358,6 +363,7 @@ async fn an_order_that_was_broken_off_is_kept() {
     let node = cluster.start("one").await;
     let mut alice = online(&node, "alice").await;
     let mut bob = online(&node, "bob").await;
+    open_append_stream(&node).await;
     cluster.histories[0].set(Way::Silent);
     for number in 1..=COUNT {
         alice
@@ -463,7 +469,11 @@ async fn an_outage_of_presence_is_an_error_and_what_was_missed_is_told_after_it(
 #[test]
 fn the_public_contract_names_nothing_internal() {
     let set = prost_types::FileDescriptorSet::decode(DESCRIPTOR_SET).unwrap();
-    let packages: Vec<_> = set.file.iter().map(|file| file.package()).collect();
+    let packages: Vec<_> = set
+        .file
+        .iter()
+        .map(prost_types::FileDescriptorProto::package)
+        .collect();
     assert!(packages.contains(&"duologue.chat.v1"));
     let internal =
         |package: &&str| !package.starts_with("duologue.chat.") && !package.starts_with("google.");
