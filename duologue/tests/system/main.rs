@@ -2,6 +2,7 @@
 //!
 //! Every test starts what it needs and is independent of the others. Nothing here
 //! knows how the program is made, but for `two_nodes`, which wires several chat nodes.
+//! knows how the program is made, but for `two_nodes` and `split`, which prove seams.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(
@@ -29,6 +30,7 @@ mod presence;
 mod resume;
 mod sends;
 mod slow_reader;
+mod split;
 mod storm;
 mod tls;
 mod tokens;

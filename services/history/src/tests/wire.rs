@@ -312,7 +312,7 @@ async fn questions_are_answered_as_within_one_process() {
     let request = convert::write_list_peers(&bob, None, 10);
     let response = client.list_peers(request).await.unwrap();
     let peers = convert::read_peers(response.get_ref()).unwrap();
-    assert_eq!(peers, [alice.clone()]);
+    assert_eq!(peers, std::slice::from_ref(&alice));
     for (peer, shared) in [(alice, true), (user("carol"), false)] {
         let request = convert::write_share(&bob, &peer);
         let response = client.share_conversation(request).await.unwrap();
