@@ -22,7 +22,7 @@ use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
 use duologue_runtime::listener::{self, GuardConfig, Tls, TlsFiles, check_exposure};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimiter;
-use duologue_runtime::server::{self, Health, Methods, Stack};
+use duologue_runtime::server::{self, Door, Health, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::telemetry::{self, TelemetryConfig};
 use duologue_runtime::{config as runtime_config, faults, task};
@@ -313,7 +313,7 @@ impl System {
             max_connections: args.connections,
             max_connections_per_address: args.connections_per_address,
             tls,
-            on_event: server::count_connections(&self.metrics),
+            on_event: server::count_connections(&self.metrics, Door::Public),
         }
     }
 }

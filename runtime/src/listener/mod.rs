@@ -11,7 +11,7 @@ mod exposure;
 mod guard;
 #[cfg(test)]
 mod test_tls;
-mod tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
