@@ -10,7 +10,7 @@ mod connection;
 mod exposure;
 mod guard;
 #[cfg(test)]
-mod test_tls;
+pub(crate) mod test_tls;
 pub(crate) mod tls;
 
 use std::io;

@@ -106,7 +106,7 @@ impl Tls {
         files::keep_fresh("tls certificate", move || current.reload())
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 }

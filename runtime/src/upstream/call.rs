@@ -73,7 +73,7 @@ impl Call {
 
     async fn open(&self, request: Request<Body>, deadline: Option<Instant>) -> Tried {
         let opening = async {
-            let (address, channel) = self.choose(None).await?;
+            let (address, channel) = self.choose(self.shared.next_turn(), None).await?;
             self.send(request, deadline, &address, channel).await
         };
         match deadline {
@@ -90,10 +90,12 @@ impl Call {
         let body = body.map_err(|_| self.refusal("the request cannot be sent").into_status())?;
         let body = body.to_bytes();
         self.shared.budget.earn();
+        // One turn for all tries, or a call's retries would take those of others.
+        let turn = self.shared.next_turn();
         let mut not = None;
         let mut failures = 0;
         loop {
-            let trying = self.try_once(&head, body.clone(), deadline, &mut not);
+            let trying = self.try_once(turn, &head, body.clone(), deadline, &mut not);
             let tried = timeout_at(deadline, trying).await;
             // It may have been given up by the layer below, at the same time.
             let tried = match tried {
@@ -114,15 +116,13 @@ impl Call {
     /// if there was nobody to ask.
     async fn try_once(
         &self,
+        turn: usize,
         head: &request::Parts,
         body: Bytes,
         deadline: Instant,
         not: &mut Option<Address>,
     ) -> Tried {
-        let (address, channel) = match self.choose(not.take().as_ref()).await {
-            Ok(chosen) => chosen,
-            Err(status) => return Err(status),
-        };
+        let (address, channel) = self.choose(turn, not.take().as_ref()).await?;
         *not = Some(address.clone());
         let request = Request::from_parts(head.clone(), Body::new(Full::new(body)));
         let response = self
@@ -141,12 +141,12 @@ impl Call {
     /// A replica to ask. With nobody up it waits only while one may come up.
     async fn choose(
         &self,
+        turn: usize,
         not: Option<&Address>,
     ) -> Result<(Address, tonic::transport::Channel), Status> {
         if let Target::One(address, channel) = &self.target {
             return Ok((address.clone(), channel.clone()));
         }
-        let turn = self.shared.next_turn();
         let mut view = self.shared.view.clone();
         loop {
             match view.borrow_and_update().choose(By::Turn(turn, not)) {
