@@ -130,7 +130,7 @@ pub enum UpstreamError {
 #[derive(Debug, Clone)]
 pub struct Upstream {
     shared: Arc<Shared>,
-    _running: Arc<Running>,
+    running: Arc<Running>,
 }
 
 struct Shared {
@@ -196,7 +196,7 @@ impl Upstream {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            _running: Arc::new(running),
+            running: Arc::new(running),
         })
     }
 
@@ -270,7 +270,7 @@ impl Upstream {
                 target,
                 idempotent: false,
             },
-            _running: Arc::clone(&self._running),
+            _running: Arc::clone(&self.running),
         }
     }
 }

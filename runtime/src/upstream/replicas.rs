@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::address::{Address, Addresses, MAX_ENDPOINTS, Place};
 use super::keeper::{Keepers, keep};
@@ -20,13 +20,14 @@ pub(super) async fn run(keepers: Arc<Keepers>, addresses: Addresses) {
     match addresses.place {
         Place::List(list) => {
             replicas.follow(&list);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Place::Dns(name) => loop {
+            let looked = Instant::now();
             replicas.resolve(&name).await;
-            sleep(RESOLVE_PAUSE).await;
+            sleep_until(looked + RESOLVE_PAUSE).await;
             tokio::select! {
-                () = sleep(RESOLVE_INTERVAL - RESOLVE_PAUSE) => {}
+                () = sleep_until(looked + RESOLVE_INTERVAL) => {}
                 () = replicas.keepers.failed.notified() => {}
             }
         },

@@ -183,7 +183,7 @@ mod tests {
     fn chosen(view: &View, by: By<'_>) -> Address {
         match view.choose(by) {
             Choice::Call(address, _) => address,
-            other => panic!("{other:?}"),
+            other @ (Choice::Wait | Choice::Fail) => panic!("{other:?}"),
         }
     }
 
