@@ -212,6 +212,12 @@ async fn calls_go_round_the_replicas_over_one_connection_each() {
     sleep(10 * RECONNECT_MAX).await;
     assert!(net.connects() > before + 5);
     assert_eq!(upstream.up().len(), 2);
+    let known: Vec<_> = upstream
+        .known()
+        .iter()
+        .map(|it| it.address.to_string())
+        .collect();
+    assert_eq!(known, ["h1:1", "h2:1", "h3:1"]);
     let kept = upstream.pick(b"alice bob").unwrap();
     for _ in 0..3 {
         let again = upstream.pick(b"alice bob").unwrap();
@@ -255,11 +261,13 @@ async fn the_first_call_waits_for_the_connection_and_a_call_of_nobody_fails_at_o
     until_up(&upstream, 1).await;
     assert!(began.elapsed() <= RECONNECT_MAX);
     assert_eq!(who(&upstream).await, "back");
+    let same = upstream.known().remove(0).channel;
+    assert_eq!(ask(same, "bob").await.unwrap(), "back");
     let text = metrics.encode().unwrap();
     for line in [
         "duologue_upstream_replicas_up{upstream=\"history\"} 1\n",
         "duologue_upstream_replicas{upstream=\"history\"} 1\n",
-        "duologue_upstream_calls_total{upstream=\"history\",method=\"GetPresence\",code=\"OK\"} 2\n",
+        "duologue_upstream_calls_total{upstream=\"history\",method=\"GetPresence\",code=\"OK\"} 3\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
     }

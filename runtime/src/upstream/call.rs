@@ -144,12 +144,13 @@ impl Call {
         turn: usize,
         not: Option<&Address>,
     ) -> Result<(Address, tonic::transport::Channel), Status> {
-        if let Target::One(address, channel) = &self.target {
-            return Ok((address.clone(), channel.clone()));
-        }
+        let by = match &self.target {
+            Target::Any => By::Turn(turn, not),
+            Target::One(address) => By::Address(address),
+        };
         let mut view = self.shared.view.clone();
         loop {
-            match view.borrow_and_update().choose(By::Turn(turn, not)) {
+            match view.borrow_and_update().choose(by) {
                 Choice::Call(address, channel) => return Ok((address, channel)),
                 Choice::Fail => return Err(self.shared.unreachable()),
                 Choice::Wait => {}

@@ -30,7 +30,6 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::Channel;
 use tower::Service;
 
 use crate::admin::ReadinessHandle;
@@ -168,7 +167,7 @@ impl Upstream {
         addresses
             .check(tls.is_some())
             .map_err(|error| UpstreamError::Addresses(name, error))?;
-        let (sender, view) = watch::channel(View::default());
+        let (sender, view) = watch::channel(View::of(&addresses));
         let keepers = Arc::new(Keepers {
             name,
             network: parts.network,
@@ -206,22 +205,27 @@ impl Upstream {
     }
 
     /// The replica that a key belongs to, among those that are up; the same one on
-    /// every node that sees the same replicas. Calls of it go nowhere else.
-    pub fn pick(&self, key: &[u8]) -> Result<Picked, Status> {
+    /// every node that sees the same replicas.
+    pub fn pick(&self, key: &[u8]) -> Result<Replica, Status> {
         match self.shared.view.borrow().choose(By::Key(key)) {
-            Choice::Call(address, channel) => Ok(self.picked(address, channel)),
+            Choice::Call(address, _) => Ok(self.replica(&address)),
             Choice::Wait | Choice::Fail => Err(self.shared.unreachable()),
         }
     }
 
     /// Every replica that is up.
-    pub fn up(&self) -> Vec<Picked> {
+    pub fn up(&self) -> Vec<Replica> {
         let view = self.shared.view.borrow();
-        let up = view
-            .up()
-            .map(|(address, channel)| (address.clone(), channel.clone()));
-        up.map(|(address, channel)| self.picked(address, channel))
+        view.up()
+            .map(|(address, _)| self.replica(address))
             .collect()
+    }
+
+    /// Every replica that is known: of a list all from the start, of a name those
+    /// that it means now.
+    pub fn known(&self) -> Vec<Replica> {
+        let view = self.shared.view.borrow();
+        view.addresses().map(|it| self.replica(it)).collect()
     }
 
     /// Waits until a replica can be called.
@@ -256,10 +260,10 @@ impl Upstream {
         }
     }
 
-    fn picked(&self, address: Address, channel: Channel) -> Picked {
-        Picked {
-            channel: self.to(Target::One(address.clone(), channel)),
-            address,
+    fn replica(&self, address: &Address) -> Replica {
+        Replica {
+            address: address.clone(),
+            channel: self.to(Target::One(address.clone())),
         }
     }
 
@@ -298,13 +302,12 @@ async fn show(name: &'static str, metrics: UpstreamMetrics, mut view: watch::Rec
     }
 }
 
-/// A replica that was picked.
+/// One replica.
 #[derive(Debug, Clone)]
-pub struct Picked {
+pub struct Replica {
     /// Which one.
     pub address: Address,
-    /// Calls it, and nobody else. It fails for good when the connection ends: pick
-    /// again.
+    /// Calls it and nobody else, over whichever connection there is to it.
     pub channel: UpstreamChannel,
 }
 
@@ -324,7 +327,7 @@ impl Changes {
 #[derive(Debug, Clone)]
 enum Target {
     Any,
-    One(Address, Channel),
+    One(Address),
 }
 
 /// What a generated client makes its calls by: `HistoryServiceClient::new(channel)`.

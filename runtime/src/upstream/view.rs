@@ -4,7 +4,7 @@
 use tonic::transport::Channel;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::address::Address;
+use super::address::{Address, Addresses, Place};
 
 /// How it stands with one replica.
 #[derive(Debug, Clone)]
@@ -48,9 +48,20 @@ pub(super) enum By<'a> {
     Turn(usize, Option<&'a Address>),
     /// The one that a key belongs to.
     Key(&'a [u8]),
+    /// This one and no other.
+    Address(&'a Address),
 }
 
 impl View {
+    /// What is known before anybody has looked.
+    pub(super) fn of(addresses: &Addresses) -> Self {
+        let mut view = Self::default();
+        if let Place::List(list) = &addresses.place {
+            view.resolved(list);
+        }
+        view
+    }
+
     pub(super) fn choose(&self, by: By<'_>) -> Choice {
         let up: Vec<_> = self.up().collect();
         let chosen = match by {
@@ -63,6 +74,7 @@ impl View {
                 };
                 others.get(turn % others.len().max(1)).copied().copied()
             }
+            By::Address(address) => return self.choose_at(address),
             By::Key(key) => up
                 .into_iter()
                 .max_by_key(|(address, _)| weight(address, key)),
@@ -72,6 +84,20 @@ impl View {
             None if self.may_come() => Choice::Wait,
             None => Choice::Fail,
         }
+    }
+
+    fn choose_at(&self, address: &Address) -> Choice {
+        let member = self.members.iter().find(|it| it.address == *address);
+        match member.map(|member| &member.state) {
+            Some(State::Up(channel)) => Choice::Call(address.clone(), channel.clone()),
+            Some(State::Trying) => Choice::Wait,
+            Some(State::Down(_)) | None => Choice::Fail,
+        }
+    }
+
+    /// Every replica that is known, up or not.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.members.iter().map(|member| &member.address)
     }
 
     pub(super) fn up(&self) -> impl Iterator<Item = (&Address, &Channel)> {
