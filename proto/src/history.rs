@@ -1,7 +1,7 @@
 //! What is said between chat and history, as typed values.
 //!
 //! In one process these values are handed over as they are; between processes
-//! they travel as `duologue.history.v1`.
+//! they travel as [`v1`], which `wire::history` writes and reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,6 +10,12 @@ use bytes::Bytes;
 
 use crate::ids::{HistoryId, MessageId, Seq, UnixMillis, UserId};
 use crate::message::{Cursor, Envelope};
+
+/// The internal contract, generated from `proto/duologue/history`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    include!("generated/duologue.history.v1.rs");
+}
 
 /// Messages of one sender to one conversation, to be stored in this order.
 ///

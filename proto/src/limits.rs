@@ -11,6 +11,8 @@ pub const MAX_USER_ID_BYTES: usize = 64;
 pub const MAX_CLIENT_ID_BYTES: usize = 64;
 /// Longest text of a message, in bytes of UTF-8; a flag lowers it.
 pub const MAX_TEXT_BYTES: usize = 8_192;
+/// Longest encoded body between services, in bytes: a text and what is around it.
+pub const MAX_BODY_BYTES: usize = MAX_TEXT_BYTES + 256;
 /// Largest request or frame up, in bytes, as gRPC counts it.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// Largest response or frame down, in bytes, as gRPC counts it.
@@ -33,6 +35,18 @@ pub const MAX_SENDS_IN_FLIGHT: usize = 256;
 pub const MAX_DEFERRED: usize = 1_024;
 /// Conversations whose state one session keeps.
 pub const MAX_SESSION_CONVERSATIONS: usize = 10_000;
+
+/// Largest message between services, in bytes: a run of [`MAX_RUN_DRAFTS`] with
+/// the longest bodies.
+pub const MAX_INTERNAL_BYTES: usize = 4 * 1024 * 1024;
+/// Drafts of one run.
+pub const MAX_RUN_DRAFTS: usize = MAX_SENDS_IN_FLIGHT;
+/// Runs without an answer on one stream, after which history stops reading it.
+pub const MAX_RUNS_IN_FLIGHT: usize = 1_024;
+/// Users that one question between services names, or one answer lists.
+pub const MAX_INTERNAL_USERS: usize = 1_024;
+/// Longest address of a node, in bytes.
+pub const MAX_ADDRESS_BYTES: usize = 512;
 
 /// Messages on one page if the request does not say.
 pub const DEFAULT_MESSAGES_PAGE: usize = 50;

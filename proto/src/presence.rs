@@ -1,11 +1,17 @@
 //! What is said between chat and presence, as typed values.
 //!
 //! In one process these values are handed over as they are; between processes
-//! they travel as `duologue.presence.v1`.
+//! they travel as [`v1`], which `wire::presence` writes and reads.
 
 use std::time::Duration;
 
 use crate::ids::{DeviceId, Incarnation, NodeId, SessionId, UnixMillis, UserId};
+
+/// The internal contract, generated from `proto/duologue/presence`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+pub mod v1 {
+    include!("generated/duologue.presence.v1.rs");
+}
 
 /// The rising number that settles every race between sessions of one device:
 /// compared first by connect number, then by re-registration.
@@ -56,6 +62,52 @@ pub struct UserPresence {
     pub online: bool,
     /// When the user was last online, if that is known; none while online.
     pub last_seen: Option<UnixMillis>,
+}
+
+/// A node's right to its routes: one row per node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The node.
+    pub node: NodeId,
+    /// Its start; a lost lease is followed by a new one.
+    pub incarnation: Incarnation,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Rises with every renewal.
+    pub counter: u64,
+}
+
+/// What became of a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease is in force.
+    InForce,
+    /// It was removed, or another incarnation of the node has taken it.
+    Lost,
+}
+
+/// What is known of an incarnation of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Its counter was seen to move lately.
+    Alive,
+    /// Its counter rested, or its node has another incarnation.
+    Dead,
+    /// Neither was seen. Alive to who routes; an error to who asks for presence.
+    Unknown,
+}
+
+/// A node with a lease, and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The node.
+    pub node: NodeId,
+    /// The incarnation that holds the lease.
+    pub incarnation: Incarnation,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Whether it lives.
+    pub liveness: Liveness,
 }
 
 /// Why presence cannot answer; never shown as "offline".

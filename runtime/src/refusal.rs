@@ -5,6 +5,8 @@
 //! logged where they are handled. `docs/errors.md` lists the reasons, and a test
 //! compares it with [`Reason::ALL`].
 
+pub mod services;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;

@@ -19,6 +19,7 @@ mod outbox;
 mod people;
 pub mod ports;
 mod registry;
+pub mod remote;
 mod router;
 pub mod session;
 mod signal;

@@ -154,14 +154,17 @@ pub(crate) async fn page(
     Ok((page.users, page.more_after))
 }
 
-/// Tells this node's sessions of every change that they may see, for as long as
-/// presence lasts. If a change cannot be told, every session asks anew.
+/// Tells this node's sessions of every change that they may see. If a change cannot
+/// be told, every session asks anew: after the watch that tells what follows began.
 pub(crate) async fn watch(core: Arc<Core>, mut changes: Receiver<UserPresence>) {
     loop {
         let told = match changes.recv().await {
             Ok(change) => tell(&core, &change).await.is_ok(),
             Err(RecvError::Lagged(_)) => false,
-            Err(RecvError::Closed) => return,
+            Err(RecvError::Closed) => {
+                changes = core.presence.watch();
+                false
+            }
         };
         if !told {
             tracing::warn!("changes of presence were missed");

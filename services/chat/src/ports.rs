@@ -1,7 +1,7 @@
 //! What chat needs of the services beside it.
 //!
 //! In one process `duologue` wires these ports to the services directly; in a
-//! split system they are gRPC clients. Chat knows neither.
+//! split system they are the gRPC clients of [`crate::remote`]. Chat knows neither.
 
 use std::sync::Arc;
 
@@ -85,7 +85,8 @@ pub trait Presence: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<UserPresence>, PresenceError>;
 
-    /// Changes from now on. A receiver that falls behind is told so, and asks.
+    /// Changes from now on. A receiver that falls behind is told so, and asks. One
+    /// that is closed has missed changes too: it watches anew, and then asks.
     fn watch(&self) -> broadcast::Receiver<UserPresence>;
 }
 

@@ -5,6 +5,7 @@ pub mod committer;
 mod cursors;
 pub mod embedded;
 mod error;
+mod grpc;
 pub mod history;
 pub mod limits;
 mod list;
@@ -15,6 +16,8 @@ pub mod store;
 mod sync;
 pub mod time;
 mod tokens;
+
+pub use grpc::HistoryServer;
 
 #[cfg(test)]
 mod contract_tests;

@@ -16,6 +16,7 @@ pub use crate::embedded::{
     MESSAGES_BUFFER_BYTES, ROOM_POLL, ROWS_BUFFER_BYTES, WORKERS,
 };
 pub use crate::error::RETRY_AFTER;
+pub use crate::grpc::ANSWERS_BYTES;
 pub use crate::list::{CHUNK_ROWS, LIST_ROWS_AT_ONCE, MAX_ROWS};
 pub use crate::read::{MAX_READ_BYTES, MAX_READ_MESSAGES};
 pub use crate::rows::{MAX_REMEMBERED, MAX_REWRITES};

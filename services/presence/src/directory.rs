@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
+use duologue_proto::ids::{UnixMillis, UserId};
+pub use duologue_proto::presence::{Lease, Renewed};
 use duologue_proto::presence::{PresenceError, Registered, Route};
 
 /// How long "gone, number" stays: longer than any registration can be late.
@@ -25,28 +26,6 @@ pub struct UserRows {
     pub routes: Vec<Route>,
     /// When the last route went; none if that was never or is forgotten.
     pub last_seen: Option<UnixMillis>,
-}
-
-/// A node's right to its routes: one row per node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The node.
-    pub node: NodeId,
-    /// Its start; a lost lease is followed by a new one.
-    pub incarnation: Incarnation,
-    /// Where other nodes reach it.
-    pub address: String,
-    /// Rises with every renewal.
-    pub counter: u64,
-}
-
-/// What became of a renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewed {
-    /// The lease is in force.
-    InForce,
-    /// It was removed, or another incarnation of the node has taken it.
-    Lost,
 }
 
 /// An engine that keeps routes and leases.

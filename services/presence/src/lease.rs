@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, NodeId};
+pub use duologue_proto::presence::Liveness;
 use tokio::time::Instant;
 
 use crate::directory::{Lease, Renewed};
@@ -25,17 +26,6 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// which nobody of a killed node may be shown online; above [`DEAD_AFTER`] and
 /// two polls, so that it only shows when reads fail or are slow.
 pub const FADES_AFTER: Duration = Duration::from_millis(14_500);
-
-/// What an observer knows of an incarnation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Liveness {
-    /// Its counter was seen to move lately.
-    Alive,
-    /// Its counter rested, or its node has another incarnation.
-    Dead,
-    /// Neither was seen. Alive to who routes; an error to who asks for presence.
-    Unknown,
-}
 
 /// When a read was made, on the observer's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

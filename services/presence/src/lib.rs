@@ -7,10 +7,13 @@
 mod board;
 pub mod directory;
 mod expiring;
+mod grpc;
 pub mod lease;
 pub mod memory;
+mod nodes;
 pub mod presence;
 
 pub use directory::Directory;
+pub use grpc::PresenceServer;
 pub use memory::MemoryDirectory;
 pub use presence::{Nodes, Presence};

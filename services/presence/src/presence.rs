@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use duologue_proto::ids::{UnixMillis, UserId};
-use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
+use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
+use duologue_proto::presence::{Lease, PresenceError, Registered, Route, UserPresence};
 use duologue_runtime::clock::Clock;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -136,13 +136,22 @@ impl Presence {
         if matches!(self.0.nodes, Nodes::OneProcess) {
             return Ok(());
         }
+        self.observe_leases().await.map(|_| ())
+    }
+
+    /// Reads the leases, and judges the nodes by them.
+    pub(crate) async fn observe_leases(&self) -> Result<Vec<Lease>, PresenceError> {
         let began = Instant::now();
         let leases = self.0.directory.leases().await?;
         let ended = Instant::now();
         if let Some(mut observer) = self.observer() {
             observer.observe(ReadTime { began, ended }, &leases);
         }
-        Ok(())
+        Ok(leases)
+    }
+
+    pub(crate) fn directory(&self) -> &dyn Directory {
+        &*self.0.directory
     }
 
     /// Looks users up, and learns of nodes that started since the last look.
@@ -196,7 +205,7 @@ impl Presence {
     /// After every change of this process, even one of unknown outcome, so that the
     /// last reading sees the last change. A failure here must not fail the change
     /// that is in force: the next reading of the user tells.
-    async fn tell_changes(&self, user: &UserId) {
+    pub(crate) async fn tell_changes(&self, user: &UserId) {
         if let Err(error) = self.presence(std::slice::from_ref(user)).await {
             debug!(user.id = %user, %error, "a change of presence was not told");
         }
@@ -213,8 +222,17 @@ impl Presence {
     }
 
     fn liveness(&self, route: &Route, read_at: Instant) -> Liveness {
+        self.liveness_of(&route.node, &route.incarnation, read_at)
+    }
+
+    pub(crate) fn liveness_of(
+        &self,
+        node: &NodeId,
+        incarnation: &Incarnation,
+        read_at: Instant,
+    ) -> Liveness {
         self.observer().map_or(Liveness::Alive, |observer| {
-            observer.liveness(&route.node, &route.incarnation, read_at, Instant::now())
+            observer.liveness(node, incarnation, read_at, Instant::now())
         })
     }
 

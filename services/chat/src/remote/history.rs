@@ -1,0 +1,182 @@
+//! History in other processes: any number of replicas of one history.
+//!
+//! Runs of one conversation go to one replica, chosen by its name among those whose
+//! stream is open, so that two writers seldom meet. That is for speed only: any
+//! replica may store any run. Questions go to the replicas in turn.
+
+use std::cmp::Reverse;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use duologue_proto::history::v1 as wire;
+use duologue_proto::history::v1::history_service_client::HistoryServiceClient;
+use duologue_proto::history::{
+    ConversationsPage, CursorAdvanced, HistoryError, ListConversations, ListMessages, MessagesPage,
+    OnAppended, ReadPage, ReadRequest, Run, SyncPage, SyncRequest,
+};
+use duologue_proto::ids::{ConversationId, HistoryId, UserId};
+use duologue_proto::limits::MAX_INTERNAL_BYTES;
+use duologue_proto::message::Cursor;
+use duologue_proto::wire::{Read, history as convert};
+use duologue_runtime::clock::Random;
+use duologue_runtime::refusal::services::history_error;
+use tokio::sync::Semaphore;
+use tonic::{Response, Status};
+
+use super::append::{Asked, MAX_PENDING_KIB, Stream, weight_kib};
+use super::{Connection, Replica, garbled, timed};
+use crate::ports;
+
+/// History, as chat asks for it.
+pub struct RemoteHistory {
+    replicas: Vec<Known>,
+    /// What runs that are not answered may hold.
+    room: Arc<Semaphore>,
+    /// Whose turn it is to be asked.
+    turn: AtomicUsize,
+}
+
+struct Known {
+    name: String,
+    client: HistoryServiceClient<Connection>,
+    stream: Stream,
+}
+
+/// Asks the next replica.
+macro_rules! ask {
+    ($history:expr, $call:ident, $request:expr) => {{
+        let mut client = $history.next()?;
+        answer(client.$call(timed($request)).await)
+    }};
+}
+
+impl RemoteHistory {
+    /// History at these replicas. Opens a stream to each: to be called in a runtime.
+    pub fn new(replicas: Vec<Replica>, random: &Arc<dyn Random>) -> Self {
+        let replicas = replicas.into_iter().map(|replica| {
+            let client = HistoryServiceClient::new(replica.connection)
+                .max_decoding_message_size(MAX_INTERNAL_BYTES)
+                .max_encoding_message_size(MAX_INTERNAL_BYTES);
+            let random = Arc::clone(random);
+            Known {
+                stream: Stream::to(replica.name.clone(), client.clone(), random),
+                name: replica.name,
+                client,
+            }
+        });
+        Self {
+            replicas: replicas.collect(),
+            room: Arc::new(Semaphore::new(MAX_PENDING_KIB)),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// A replica whose stream is open; any other where there is none.
+    fn next(&self) -> Result<HistoryServiceClient<Connection>, HistoryError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = self.replicas.len();
+        let in_turn = (0..count).map(|step| &self.replicas[turn.wrapping_add(step) % count]);
+        let first_open = in_turn.min_by_key(|known| !known.stream.is_open());
+        let known = first_open.ok_or(HistoryError::Unavailable { retry_after: None })?;
+        Ok(known.client.clone())
+    }
+
+    /// The same replica for a conversation on every node, as long as the same are up;
+    /// when one goes, the conversations of the others stay where they are.
+    fn owner_of(&self, conversation: &ConversationId) -> Option<&Known> {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let rank = |known: &&Known| {
+            let weight = hasher.hash_one((conversation, &known.name));
+            (Reverse(known.stream.is_open()), weight)
+        };
+        self.replicas.iter().min_by_key(rank)
+    }
+}
+
+#[async_trait]
+impl ports::History for RemoteHistory {
+    async fn history_id(&self) -> Result<HistoryId, HistoryError> {
+        let response = ask!(self, get_history, wire::GetHistoryRequest {})?;
+        checked(convert::read_history_id(&response.history_id))
+    }
+
+    /// Returns at once: what cannot be taken is dropped, and so answered.
+    async fn append(&self, run: Run, answered: OnAppended) {
+        if run.drafts.is_empty() {
+            return answered.call(Vec::new());
+        }
+        let conversation = ConversationId::of(&run.sender, &run.peer);
+        let room = Arc::clone(&self.room).try_acquire_many_owned(weight_kib(&run));
+        if let (Some(known), Ok(room)) = (self.owner_of(&conversation), room) {
+            known.stream.take(Asked::new(run, answered, room));
+        }
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<ReadPage, HistoryError> {
+        let response = ask!(self, read, convert::write_read(&request))?;
+        checked(convert::read_read_page(&response))
+    }
+
+    async fn sync(&self, request: SyncRequest) -> Result<SyncPage, HistoryError> {
+        let response = ask!(self, sync, convert::write_sync(&request))?;
+        checked(convert::read_sync_page(response))
+    }
+
+    async fn advance_cursor(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+        asked: Cursor,
+    ) -> Result<CursorAdvanced, HistoryError> {
+        let request = convert::write_advance(user, peer, asked);
+        let response = ask!(self, advance_cursor, request)?;
+        checked(convert::read_advanced(&response))
+    }
+
+    async fn list_messages(&self, request: ListMessages) -> Result<MessagesPage, HistoryError> {
+        let request = convert::write_list_messages(&request);
+        let response = ask!(self, list_messages, request)?;
+        checked(convert::read_messages(response))
+    }
+
+    async fn list_conversations(
+        &self,
+        request: ListConversations,
+    ) -> Result<ConversationsPage, HistoryError> {
+        let request = convert::write_list_conversations(&request);
+        let response = ask!(self, list_conversations, request)?;
+        checked(convert::read_conversations(response))
+    }
+
+    async fn peers(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<UserId>, HistoryError> {
+        let request = convert::write_list_peers(user, after, max);
+        let response = ask!(self, list_peers, request)?;
+        checked(convert::read_peers(&response))
+    }
+
+    async fn share_conversation(&self, one: &UserId, other: &UserId) -> Result<bool, HistoryError> {
+        let request = convert::write_share(one, other);
+        Ok(ask!(self, share_conversation, request)?.shared)
+    }
+}
+
+fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, HistoryError> {
+    answer.map(Response::into_inner).map_err(|status| {
+        let error = history_error(&status);
+        if matches!(error, HistoryError::Unavailable { .. }) {
+            tracing::warn!(code = %status.code(), "history does not answer");
+        }
+        error
+    })
+}
+
+fn checked<T>(read: Read<T>) -> Result<T, HistoryError> {
+    read.map_err(|fault| history_error(&garbled("history", &fault)))
+}

@@ -1,0 +1,82 @@
+//! Chat's ports over the wire: history and presence in other processes.
+//!
+//! They promise what the same ports promise within one process. It must not decide
+//! which of a service's addresses are up: that is the business of whoever makes the
+//! connections.
+
+mod append;
+mod history;
+mod presence;
+
+pub use self::append::{
+    MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS, REQUEST_BYTES, REQUEST_RUNS, RUN_TIMEOUT, SWEEP,
+};
+pub use self::history::RemoteHistory;
+pub use self::presence::{MAX_CHANGES, RemotePresence};
+
+use std::time::Duration;
+
+use duologue_proto::wire::InvalidField;
+use duologue_runtime::clock::{Random, RandomExt as _};
+use tonic::{Request, Status};
+
+/// How long one question to another service may take.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest pause before a stream that broke is opened again for the first time;
+/// it doubles with every failure.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause there is.
+pub const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// A connection to one replica. It connects when it is used, and again whenever it
+/// must; and it finds out by itself that the other side is gone (HTTP/2 keepalive).
+pub type Connection = tonic::transport::Channel;
+
+/// One replica of a service.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    /// Its address or name: the same for every chat node, so that they choose alike.
+    pub name: String,
+    /// The way to it.
+    pub connection: Connection,
+}
+
+/// Full jitter: anything up to a bound that doubles with every failure.
+fn pause(failures: u32, random: &dyn Random) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(16));
+    let most = u64::try_from(doubled.min(MAX_PAUSE).as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(random.number() % (most + 1))
+}
+
+/// A call that ends within [`CALL_TIMEOUT`] on both sides.
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// What another service answered breaks its contract: the answer is as good as none.
+fn garbled(service: &'static str, fault: &InvalidField) -> Status {
+    tracing::error!(service, fault.field, fault.rule, "an answer is garbled");
+    Status::internal("an answer is garbled")
+}
+
+#[cfg(test)]
+mod tests {
+    use duologue_runtime::clock::SeededRandom;
+
+    use super::*;
+
+    #[test]
+    fn pauses_are_spread_below_a_bound_that_doubles_up_to_a_limit() {
+        let random = SeededRandom::new(1);
+        let longest = |failures| {
+            let pauses = (0..1_000).map(|_| pause(failures, &random));
+            pauses.max().unwrap()
+        };
+        for (failures, bound_ms) in [(0, 50), (1, 100), (5, 1_600), (6, 2_000), (u32::MAX, 2_000)] {
+            let (bound, longest) = (Duration::from_millis(bound_ms), longest(failures));
+            assert!(longest <= bound && longest > bound * 9 / 10, "{longest:?}");
+        }
+    }
+}
