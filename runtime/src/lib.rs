@@ -9,6 +9,7 @@ mod files;
 pub mod inner;
 pub mod listener;
 pub mod metrics;
+pub mod process;
 pub mod rate;
 pub mod refusal;
 pub mod server;

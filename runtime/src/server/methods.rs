@@ -76,22 +76,19 @@ impl Methods {
 
     /// The methods of the public door: chat, health and reflection.
     pub fn standard() -> Result<Self, prost::DecodeError> {
-        let mut methods = Self::from_descriptor_sets(&[
+        Self::from_descriptor_sets(&[
             duologue_proto::DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-        ])?;
-        let offered = |method: &Method| method.is_public() || method.is_for_users();
-        methods.known.retain(|_, method| offered(method));
-        Ok(methods)
+        ])
     }
 
     /// The methods of the inner door: those that services offer each other, and
     /// health.
     pub fn inner() -> Result<Self, prost::DecodeError> {
         let mut methods = Self::from_descriptor_sets(&[
-            duologue_proto::DESCRIPTOR_SET,
+            duologue_proto::INTERNAL_DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
         ])?;
         methods.known.retain(|_, method| !method.is_for_users());

@@ -7,6 +7,7 @@
 
 mod append;
 mod chat;
+pub mod config;
 mod connection;
 mod core;
 mod door;
@@ -21,6 +22,7 @@ pub mod ports;
 mod registry;
 pub mod remote;
 mod router;
+pub mod serve;
 pub mod session;
 mod signal;
 mod timer;

@@ -2,6 +2,7 @@
 
 mod append;
 pub mod committer;
+mod config;
 mod cursors;
 pub mod embedded;
 mod error;
@@ -12,6 +13,7 @@ mod list;
 pub mod memory;
 mod read;
 mod rows;
+pub mod serve;
 pub mod store;
 mod sync;
 pub mod time;

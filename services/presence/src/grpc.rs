@@ -113,9 +113,9 @@ impl PresenceService for PresenceServer {
         // Whoever has `started` is subscribed: that was done above.
         let started = stream::once(async { Event::Started(wire::Started {}) });
         let shutdown = self.shutdown.clone();
-        let events = started.chain(changes).map(|event| {
-            Ok(wire::WatchResponse { event: Some(event) })
-        });
+        let events = started
+            .chain(changes)
+            .map(|event| Ok(wire::WatchResponse { event: Some(event) }));
         let end = stream::once(async move { Err(draining(&shutdown)) });
         let events = events.take_until(self.shutdown.draining()).chain(end);
         Ok(Response::new(Box::pin(events)))

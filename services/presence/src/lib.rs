@@ -5,6 +5,7 @@
 //! knows what a message is.
 
 mod board;
+mod config;
 pub mod directory;
 mod expiring;
 mod grpc;
@@ -12,6 +13,7 @@ pub mod lease;
 pub mod memory;
 mod nodes;
 pub mod presence;
+pub mod serve;
 
 pub use directory::Directory;
 pub use grpc::PresenceServer;

@@ -299,8 +299,8 @@ impl Owner {
                 tracing::error!(rule = answer.refused, "history refuses a run");
                 continue;
             }
-            let answers = convert::read_answers(answer.drafts)
-                .map_err(|fault| garbled("history", &fault))?;
+            let answers =
+                convert::read_answers(answer.drafts).map_err(|fault| garbled("history", &fault))?;
             if !flying.has_answers(&answers) {
                 tracing::error!("history answers another run than it was asked");
                 return Err(Status::internal("the answer is of another run"));
