@@ -95,6 +95,17 @@ impl RemoteHistory {
     }
 }
 
+#[cfg(test)]
+impl RemoteHistory {
+    pub(super) fn replicas_open(&self) -> bool {
+        self.replicas.iter().all(|known| known.stream.is_open())
+    }
+
+    pub(super) fn owner_name(&self, conversation: &ConversationId) -> &str {
+        self.owner_of(conversation).map_or("", |known| &known.name)
+    }
+}
+
 #[async_trait]
 impl ports::History for RemoteHistory {
     async fn history_id(&self) -> Result<HistoryId, HistoryError> {

@@ -61,21 +61,4 @@ fn garbled(service: &'static str, fault: &InvalidField) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use duologue_runtime::clock::SeededRandom;
-
-    use super::*;
-
-    #[test]
-    fn pauses_are_spread_below_a_bound_that_doubles_up_to_a_limit() {
-        let random = SeededRandom::new(1);
-        let longest = |failures| {
-            let pauses = (0..1_000).map(|_| pause(failures, &random));
-            pauses.max().unwrap()
-        };
-        for (failures, bound_ms) in [(0, 50), (1, 100), (5, 1_600), (6, 2_000), (u32::MAX, 2_000)] {
-            let (bound, longest) = (Duration::from_millis(bound_ms), longest(failures));
-            assert!(longest <= bound && longest > bound * 9 / 10, "{longest:?}");
-        }
-    }
-}
+mod tests;

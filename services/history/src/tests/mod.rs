@@ -11,6 +11,7 @@ mod mutants;
 mod promises;
 mod simulation;
 mod sync;
+mod wire;
 
 use std::sync::Arc;
 

@@ -1,0 +1,229 @@
+//! What becomes of a watch.
+
+use duologue_proto::presence::v1 as wire;
+use duologue_proto::presence::v1::presence_service_server::{
+    PresenceService, PresenceServiceServer,
+};
+use duologue_proto::presence::v1::watch_response::Event;
+use duologue_proto::presence::{PresenceError, UserPresence};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tonic::Response;
+
+use super::*;
+use crate::ports::Presence as _;
+
+type Events = mpsc::Sender<Result<wire::WatchResponse, Status>>;
+
+/// A replica whose watches are fed by the test; every user is online.
+struct Scripted(mpsc::Sender<Events>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn never<T>() -> Answer<T> {
+    Err(Status::unimplemented("not scripted"))
+}
+
+#[tonic::async_trait]
+impl PresenceService for Scripted {
+    type WatchStream = ReceiverStream<Result<wire::WatchResponse, Status>>;
+
+    async fn register(&self, _: Request<wire::RegisterRequest>) -> Answer<wire::RegisterResponse> {
+        never()
+    }
+
+    async fn release(&self, _: Request<wire::ReleaseRequest>) -> Answer<wire::ReleaseResponse> {
+        never()
+    }
+
+    async fn remove_route(
+        &self,
+        _: Request<wire::RemoveRouteRequest>,
+    ) -> Answer<wire::RemoveRouteResponse> {
+        never()
+    }
+
+    async fn get_routes(
+        &self,
+        _: Request<wire::GetRoutesRequest>,
+    ) -> Answer<wire::GetRoutesResponse> {
+        never()
+    }
+
+    async fn get_presence(
+        &self,
+        request: Request<wire::GetPresenceRequest>,
+    ) -> Answer<wire::GetPresenceResponse> {
+        let users = request.into_inner().users.into_iter();
+        // It answers for one only.
+        let users = users.take(1).map(|user| wire::UserPresence {
+            user,
+            online: true,
+            last_seen_millis: None,
+        });
+        Ok(Response::new(wire::GetPresenceResponse {
+            users: users.collect(),
+        }))
+    }
+
+    async fn list_online(
+        &self,
+        _: Request<wire::ListOnlineRequest>,
+    ) -> Answer<wire::ListOnlineResponse> {
+        never()
+    }
+
+    async fn watch(&self, _: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
+        let (events, sent) = mpsc::channel(64);
+        let _ = self.0.send(events).await;
+        Ok(Response::new(ReceiverStream::new(sent)))
+    }
+
+    async fn take_lease(
+        &self,
+        _: Request<wire::TakeLeaseRequest>,
+    ) -> Answer<wire::TakeLeaseResponse> {
+        never()
+    }
+
+    async fn renew_lease(
+        &self,
+        _: Request<wire::RenewLeaseRequest>,
+    ) -> Answer<wire::RenewLeaseResponse> {
+        never()
+    }
+
+    async fn forget_lease(
+        &self,
+        _: Request<wire::ForgetLeaseRequest>,
+    ) -> Answer<wire::ForgetLeaseResponse> {
+        never()
+    }
+
+    async fn list_nodes(
+        &self,
+        _: Request<wire::ListNodesRequest>,
+    ) -> Answer<wire::ListNodesResponse> {
+        never()
+    }
+}
+
+fn replica(name: &str) -> (Place, mpsc::Receiver<Events>) {
+    let (opened, watches) = mpsc::channel(8);
+    let routes = Routes::new(PresenceServiceServer::new(Scripted(opened)));
+    (Place::new(name, routes), watches)
+}
+
+fn presence(places: &[&Place]) -> RemotePresence {
+    let replicas = places.iter().map(|place| place.replica.clone());
+    RemotePresence::new(replicas.collect(), random())
+}
+
+async fn tell(events: &Events, event: Event) {
+    let event = Some(event);
+    soon(events.send(Ok(wire::WatchResponse { event })))
+        .await
+        .unwrap();
+}
+
+async fn begin(watches: &mut mpsc::Receiver<Events>) -> Events {
+    let events = soon(watches.recv()).await.unwrap();
+    tell(&events, Event::Started(wire::Started {})).await;
+    events
+}
+
+fn came(user: &str) -> Event {
+    Event::Changed(wire::UserPresence {
+        user: user.to_owned(),
+        online: true,
+        last_seen_millis: None,
+    })
+}
+
+async fn heard(receiver: &mut Receiver<UserPresence>) -> Result<String, RecvError> {
+    let heard = soon(receiver.recv()).await;
+    heard.map(|presence| presence.user.to_string())
+}
+
+/// A receiver that is of the watch that has just begun.
+async fn watching(
+    presence: &RemotePresence,
+    before: &mut Receiver<UserPresence>,
+) -> Receiver<UserPresence> {
+    assert_eq!(heard(before).await, Err(RecvError::Closed));
+    presence.watch()
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_told_and_a_break_closes_the_receiver_once_the_next_watch_has_begun() {
+    let (place, mut watches) = replica("one");
+    let presence = presence(&[&place]);
+    let mut receiver = presence.watch();
+    let events = begin(&mut watches).await;
+    // What changed before the watch began is not known.
+    let mut receiver = watching(&presence, &mut receiver).await;
+    tell(&events, came("bob")).await;
+    assert_eq!(heard(&mut receiver).await.unwrap(), "bob");
+
+    place.kill();
+    place.revive();
+    let events = soon(watches.recv()).await.unwrap();
+    // Whoever asked now would ask before anything is told.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(
+        receiver
+            .try_recv()
+            .is_err_and(|error| error.to_string().contains("empty"))
+    );
+    tell(&events, Event::Started(wire::Started {})).await;
+    let mut receiver = watching(&presence, &mut receiver).await;
+    tell(&events, came("carol")).await;
+    assert_eq!(heard(&mut receiver).await.unwrap(), "carol");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_replica_missed_is_missed_here_in_the_same_place() {
+    let (place, mut watches) = replica("one");
+    let presence = presence(&[&place]);
+    let mut receiver = presence.watch();
+    let events = begin(&mut watches).await;
+    let mut receiver = watching(&presence, &mut receiver).await;
+    tell(&events, came("bob")).await;
+    tell(&events, Event::Missed(wire::Missed {})).await;
+    assert_eq!(heard(&mut receiver).await.unwrap(), "bob");
+    let mut receiver = watching(&presence, &mut receiver).await;
+    tell(&events, came("carol")).await;
+    assert_eq!(heard(&mut receiver).await.unwrap(), "carol");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_replica_that_is_watched_is_the_one_that_is_asked() {
+    let ((one, mut of_one), (two, mut of_two)) = (replica("one"), replica("two"));
+    let presence = presence(&[&one, &two]);
+    let mut receiver = presence.watch();
+    begin(&mut of_one).await;
+    let mut receiver = watching(&presence, &mut receiver).await;
+    assert!(presence.presence(&[user("bob")]).await.unwrap()[0].online);
+    one.kill();
+    let events = begin(&mut of_two).await;
+    let mut receiver = watching(&presence, &mut receiver).await;
+    assert!(presence.presence(&[user("bob")]).await.unwrap()[0].online);
+    tell(&events, came("bob")).await;
+    assert_eq!(heard(&mut receiver).await.unwrap(), "bob");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_an_error_and_so_is_an_answer_for_somebody_else() {
+    let (place, mut watches) = replica("one");
+    let presence = presence(&[&place]);
+    begin(&mut watches).await;
+    let unavailable = PresenceError::Unavailable { retry_after: None };
+    let both = presence.presence(&[user("bob"), user("carol")]).await;
+    assert_eq!(both, Err(unavailable.clone()));
+    place.kill();
+    assert_eq!(
+        soon(presence.presence(&[user("bob")])).await,
+        Err(unavailable.clone())
+    );
+    assert_eq!(soon(presence.routes(&user("bob"))).await, Err(unavailable));
+}
