@@ -27,7 +27,7 @@ const CRATES: [(&str, &str); 7] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 40] = [
+const NO_LIMITS: [(&str, &str); 41] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -56,6 +56,7 @@ const NO_LIMITS: [(&str, &str); 40] = [
     ("duologue_runtime", "LINGER"),
     // Estimates, first sizes and thresholds within another limit.
     ("duologue_chat", "BUFFER_BYTES"),
+    ("duologue_chat", "START_PAUSE"),
     ("duologue_chat", "HINT_BYTES"),
     ("duologue_chat", "LOW_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use duologue_proto::ids::NodeId;
 use duologue_proto::limits::MAX_TEXT_BYTES;
+use duologue_runtime::auth::load_keys;
 use duologue_runtime::config::duration;
 use duologue_runtime::process::{InnerArgs, ProcessArgs, ProcessError, PublicArgs, rate};
 use duologue_runtime::rate::RateLimit;
@@ -132,6 +133,7 @@ impl ServeConfig {
         }
         self.public.check_exposure()?;
         self.public.tls()?;
+        load_keys(&self.public.jwt_public_key)?;
         self.inner.credentials()?;
         Ok(())
     }

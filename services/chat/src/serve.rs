@@ -72,8 +72,8 @@ pub async fn serve(
     let served = CancellationToken::new();
     let admin = process.admin(listeners.admin, served.clone());
     let mut beside = services.beside();
-    let result = match begin(&config, &services, &process).await? {
-        Some(chat) => {
+    let result = match begin(&config, &services, &process).await {
+        Some((chat, _followers)) => {
             let doors = Doors {
                 public: listeners.public,
                 inner: listeners.inner,
@@ -140,17 +140,51 @@ impl Services {
         beside
     }
 
-    fn parts(&self) -> Parts {
+    /// What the node is made of, and what keeps it told where the services are.
+    fn parts(&self) -> (Parts, JoinSet<()>) {
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
-        let history = RemoteHistory::new(replicas(&self.history), &random);
-        let presence = RemotePresence::new(replicas(&self.presence), Arc::clone(&random));
-        Parts {
-            history: Arc::new(history),
-            presence: Arc::new(presence),
+        let history = Arc::new(RemoteHistory::new(replicas(&self.history), &random));
+        let presence = Arc::new(RemotePresence::new(
+            replicas(&self.presence),
+            Arc::clone(&random),
+        ));
+        let mut followers = JoinSet::new();
+        let follower = Arc::clone(&history);
+        followers.spawn(follow(self.history.clone(), move |replicas| {
+            follower.set_replicas(replicas);
+        }));
+        let follower = Arc::clone(&presence);
+        followers.spawn(follow(self.presence.clone(), move |replicas| {
+            follower.set_replicas(replicas);
+        }));
+        let parts = Parts {
+            history,
+            presence,
             relay: None,
             clock: Arc::new(SystemClock),
             random,
             metrics: self.process.metrics.clone(),
+        };
+        (parts, followers)
+    }
+}
+
+/// Tells which replicas there are, and again whenever there are others.
+async fn follow(upstream: Upstream, tell: impl Fn(Vec<Replica>) + Send) {
+    let names = |replicas: &[Replica]| {
+        let names = replicas.iter().map(|replica| replica.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    let mut changes = upstream.changes();
+    let mut told = Vec::new();
+    loop {
+        let now = replicas(&upstream);
+        if names(&now) != told {
+            told = names(&now);
+            tell(now);
+        }
+        if !changes.next().await {
+            return;
         }
     }
 }
@@ -171,21 +205,22 @@ async fn begin(
     config: &ServeConfig,
     services: &Services,
     process: &Process,
-) -> Result<Option<Chat>, ProcessError> {
+) -> Option<(Chat, JoinSet<()>)> {
     let chat_config = config.chat.config(false);
     let beginning = async {
         loop {
             services.history.ready().await;
-            match Chat::start(chat_config.clone(), services.parts()).await {
-                Ok(chat) => return chat,
+            let (parts, followers) = services.parts();
+            match Chat::start(chat_config.clone(), parts).await {
+                Ok(chat) => return (chat, followers),
                 Err(error) => tracing::warn!(%error, "history does not say which it is yet"),
             }
             tokio::time::sleep(START_PAUSE).await;
         }
     };
     tokio::select! {
-        chat = beginning => Ok(Some(chat)),
-        () = process.shutdown.draining() => Ok(None),
+        begun = beginning => Some(begun),
+        () = process.shutdown.draining() => None,
     }
 }
 
