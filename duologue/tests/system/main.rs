@@ -29,6 +29,7 @@ mod presence;
 mod resume;
 mod sends;
 mod slow_reader;
+mod split;
 mod storm;
 mod tls;
 mod tokens;
