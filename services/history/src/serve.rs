@@ -80,9 +80,9 @@ pub async fn serve(
         "store watch",
         watch(history, health.clone(), store_readiness),
     );
-    let served = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
+    let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
     watch.abort();
-    served
+    ended
 }
 
 async fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, ProcessError> {

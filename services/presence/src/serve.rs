@@ -76,9 +76,9 @@ pub async fn serve(
         ],
     );
     let observing = task::spawn("lease observer", observe(presence, directory));
-    let served = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
+    let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
     observing.abort();
-    served
+    ended
 }
 
 /// Judges the nodes by their leases, for as long as the process lives.
