@@ -1,7 +1,7 @@
 //! The program as its users meet it: a process, its ports, its files.
 //!
 //! Every test starts what it needs and is independent of the others. Nothing here
-//! knows how the program is made, but for `two_nodes`, which proves a seam.
+//! knows how the program is made, but for `two_nodes` and `split`, which prove seams.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(
@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod pages;
 mod presence;
+mod programs;
 mod resume;
 mod sends;
 mod slow_reader;

@@ -1,243 +1,492 @@
-//! The split system: chat, history and presence as the thin programs serve them, over
-//! sockets, with a shared secret; and what a user sees when one of them goes.
+//! Chat nodes whose ports lead to history and presence elsewhere: the same promises
+//! as within one process, and what becomes of them when a way between is cut.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use clap::Parser as _;
+use duologue_chat::ports::{Announcement, Relay};
+use duologue_chat::remote::{RemoteHistory, RemotePresence, Replica};
+use duologue_chat::{Chat as Node, ChatConfig, Parts, Visibility};
+use duologue_history::HistoryServer;
+use duologue_history::history::History;
+use duologue_history::memory::MemoryStore;
+use duologue_history::store::Store;
+use duologue_presence::{Presence, PresenceServer};
 use duologue_proto::chat::v1::converse_response::Frame;
-use duologue_runtime::clock::{Clock as _, SystemClock};
-use duologue_runtime::process::ProcessError;
+use duologue_proto::chat::v1::{Availability, DeferredReason, GetPresenceRequest, Stored};
+use duologue_proto::ids::{NodeId, UnixMillis, UserId};
+use duologue_proto::{DESCRIPTOR_SET, INTERNAL_DESCRIPTOR_SET};
+use duologue_runtime::auth::{AuthError, Identity, bearer};
+use duologue_runtime::clock::{Clock, Random, SystemClock, SystemRandom};
+use duologue_runtime::inner::Credentials;
+use duologue_runtime::metrics::{BuildInfo, Metrics};
+use duologue_runtime::rate::RateLimit;
+use duologue_runtime::refusal::Reason;
+use duologue_runtime::server::{self, Authenticate, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use serde_json::json;
+use duologue_runtime::upstream::{
+    Addresses, Tcp, Upstream, UpstreamConfig, UpstreamMetrics, UpstreamParts,
+};
+use prost::Message as _;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tonic::Code;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Endpoint;
 
-use crate::support::calls::{Bearer, Chat, client, history, sent, seqs, text_of};
-use crate::support::frames::{hello, send};
-use crate::support::http::get;
-use crate::support::{Session, soon};
+use crate::support::calls::{Bearer, client, history, sent, seqs, text_of};
+use crate::support::frames::{advance, hello, send, send_after};
+use crate::support::link::{Link, Way};
+use crate::support::refused::assert_refused;
+use crate::support::session::delivered;
+use crate::support::{Chat, Session, soon};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const GRACE: Duration = Duration::from_secs(5);
-
-/// One program that serves.
-struct Served {
-    inner: SocketAddr,
-    admin: SocketAddr,
-    shutdown: Shutdown,
-    task: JoinHandle<Result<(), ProcessError>>,
+/// History and presence, and the chat nodes.
+struct Cluster {
+    store: Arc<dyn Store>,
+    /// The ways to the replicas of history, which every node takes.
+    histories: Vec<Link>,
+    presence: SocketAddr,
+    nodes: Arc<Mutex<Vec<(NodeId, Node)>>>,
 }
 
-impl Served {
-    async fn end(self) {
-        self.shutdown.trigger();
-        soon(self.task).await.unwrap().unwrap();
+/// A node and its own way to presence.
+struct Started {
+    address: SocketAddr,
+    presence: Link,
+}
+
+impl Cluster {
+    async fn new(replicas: usize) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock), &SystemRandom));
+        let shutdown = Shutdown::new(Duration::ZERO);
+        let mut histories = Vec::new();
+        for _ in 0..replicas {
+            let history = History::new(Arc::clone(&store), Arc::clone(&clock));
+            let routes = Routes::new(HistoryServer::over(history, shutdown.clone()));
+            histories.push(Link::to(serve_inside(routes).await).await);
+        }
+        let presence = Presence::in_one_process(clock);
+        let routes = Routes::new(PresenceServer::over(presence, shutdown));
+        Self {
+            store,
+            histories,
+            presence: serve_inside(routes).await,
+            nodes: Arc::default(),
+        }
+    }
+
+    async fn start(&self, name: &str) -> Started {
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let histories = self.histories.iter().enumerate();
+        let histories = histories.map(|(index, link)| replica(&format!("h{index}"), link.address));
+        let presence = Link::to(self.presence).await;
+        let name = NodeId::parse(name).unwrap();
+        let metrics = metrics();
+        let presences = vec![replica("p", presence.address)];
+        let parts = Parts {
+            history: Arc::new(RemoteHistory::new(histories.collect(), &random)),
+            presence: Arc::new(RemotePresence::new(presences, Arc::clone(&random))),
+            relay: Some(Arc::new(Everybody {
+                from: name.clone(),
+                nodes: Arc::clone(&self.nodes),
+            })),
+            clock: Arc::new(SystemClock),
+            random,
+            metrics: metrics.clone(),
+        };
+        let node = Node::start(config(name.clone()), parts).await.unwrap();
+        let routes = Routes::new(node.server());
+        self.nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name, node));
+        let methods = Methods::from_descriptor_sets(&[DESCRIPTOR_SET]).unwrap();
+        Started {
+            address: serve(routes, methods, &metrics, Arc::new(identity)).await,
+            presence,
+        }
+    }
+
+    /// Waits until history has a message between two users.
+    async fn has_stored(&self, one: &str, other: &str) {
+        let user = |name| UserId::parse(name).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let history = History::new(Arc::clone(&self.store), clock);
+        let stored = async {
+            while !history
+                .share_conversation(&user(one), &user(other))
+                .await
+                .unwrap()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(stored).await;
     }
 }
 
-async fn listen(port: u16) -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+/// Tells every other node, whether or not it holds a session of the users: where they
+/// are is another matter.
+struct Everybody {
+    from: NodeId,
+    nodes: Arc<Mutex<Vec<(NodeId, Node)>>>,
+}
+
+impl Relay for Everybody {
+    fn relay(&self, announcement: Announcement) {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, node) in nodes.iter().filter(|(name, _)| *name != self.from) {
+            node.deliver(&announcement);
+        }
+    }
+}
+
+fn metrics() -> Metrics {
+    Metrics::new(BuildInfo::of("test"), UnixMillis(0))
+}
+
+fn replica(name: &str, address: SocketAddr) -> Replica {
+    let parts = UpstreamParts {
+        credentials: Credentials::none(),
+        methods: Arc::new(Methods::inner().unwrap()),
+        metrics: UpstreamMetrics::new(&metrics()),
+        network: Arc::new(Tcp),
+        random: Arc::new(SystemRandom),
+    };
+    let config = UpstreamConfig::new("replica", Addresses::one(address.into()));
+    Replica {
+        name: name.to_owned(),
+        connection: Upstream::start(config, parts).unwrap().channel(),
+    }
+}
+
+/// Serves what services say to each other. Who they are is another matter.
+async fn serve_inside(routes: Routes) -> SocketAddr {
+    let methods = Methods::from_descriptor_sets(&[INTERNAL_DESCRIPTOR_SET]).unwrap();
+    let service = |_: &tonic::codegen::http::HeaderMap| {
+        Ok(Identity {
+            user: UserId::parse("service").map_err(AuthError::BadSubject)?,
+            expires_at: UnixMillis(u64::MAX),
+        })
+    };
+    serve(routes, methods, &metrics(), Arc::new(service)).await
+}
+
+async fn serve(
+    routes: Routes,
+    methods: Methods,
+    metrics: &Metrics,
+    authenticate: Authenticate,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (listener, address)
+    let shutdown = Shutdown::new(Duration::ZERO);
+    let stack = Stack::new(methods, metrics, authenticate, shutdown);
+    let incoming = TcpListenerStream::new(listener).map(|connection| {
+        let connection = connection?;
+        connection.set_nodelay(true)?;
+        Ok::<_, std::io::Error>(connection)
+    });
+    let serve = server::serve(stack, routes, incoming);
+    task::spawn("server", async move { serve.await.unwrap() });
+    address
 }
 
-/// What every program is told.
-fn flags(dir: &Path, more: &[&str]) -> Vec<String> {
-    let file = dir.join("secret");
-    std::fs::write(&file, SECRET).unwrap();
-    let secret = file.display().to_string();
-    let common = [
-        "program",
-        "--internal-listen=127.0.0.1:0",
-        "--internal-secret",
-        &secret,
-    ];
-    common.iter().chain(more).map(|&it| it.to_owned()).collect()
+/// Users say who they are: tokens are another matter.
+fn identity(headers: &tonic::codegen::http::HeaderMap) -> Result<Identity, AuthError> {
+    let user = UserId::parse(bearer(headers)?).map_err(AuthError::BadSubject)?;
+    let expires_at = SystemClock.now().plus(Duration::from_hours(1));
+    Ok(Identity { user, expires_at })
 }
 
-async fn history_at(dir: &Path, port: u16) -> Served {
-    use duologue_history::serve::{Listeners, ServeConfig, serve};
-    let data = dir.display().to_string();
-    let config = ServeConfig::parse_from(flags(dir, &["--data", &data]));
-    let ((internal, inner), (watched, admin)) = (listen(port).await, listen(0).await);
-    let shutdown = Shutdown::new(GRACE);
-    let listeners = Listeners {
-        inner: internal,
-        admin: watched,
+fn config(node: NodeId) -> ChatConfig {
+    let rate = RateLimit {
+        per_second: 10_000,
+        burst: 10_000,
     };
-    let task = task::spawn("history", serve(config, listeners, shutdown.clone()));
-    Served {
-        inner,
-        admin,
-        shutdown,
-        task,
+    ChatConfig {
+        node,
+        max_text_bytes: 8_192,
+        visibility: Visibility::Everyone,
+        sends: rate,
+        connects: rate,
+        sessions_per_user: 32,
+        sessions_per_address: 1_000,
     }
 }
 
-async fn presence(dir: &Path) -> Served {
-    use duologue_presence::serve::{Listeners, ServeConfig, serve};
-    let config = ServeConfig::parse_from(flags(dir, &[]));
-    let ((internal, inner), (watched, admin)) = (listen(0).await, listen(0).await);
-    let shutdown = Shutdown::new(GRACE);
-    let listeners = Listeners {
-        inner: internal,
-        admin: watched,
-    };
-    let task = task::spawn("presence", serve(config, listeners, shutdown.clone()));
-    Served {
-        inner,
-        admin,
-        shutdown,
-        task,
-    }
+async fn chat(node: &Started, user: &str) -> Chat {
+    let endpoint = Endpoint::from_shared(format!("http://{}", node.address)).unwrap();
+    client(endpoint.connect().await.unwrap(), Bearer::new(user))
 }
 
-/// A chat node, and where users reach it.
-async fn chat(dir: &Path, history: &str, presence: &str) -> (Served, SocketAddr) {
-    use duologue_chat::serve::{Listeners, ServeConfig, serve};
-    let key = dir.join("public.pem").display().to_string();
-    let more = ["--history", history, "--presence", presence];
-    let mut more = more.to_vec();
-    more.extend(["--jwt-public-key", &key, "--drain-spread=10ms"]);
-    let config = ServeConfig::parse_from(flags(dir, &more));
-    config.check().unwrap();
-    let ((public, users), (internal, inner)) = (listen(0).await, listen(0).await);
-    let (watched, admin) = listen(0).await;
-    let shutdown = Shutdown::new(GRACE);
-    let listeners = Listeners {
-        public,
-        inner: internal,
-        admin: watched,
-    };
-    let task = task::spawn("chat", serve(config, listeners, shutdown.clone()));
-    let served = Served {
-        inner,
-        admin,
-        shutdown,
-        task,
-    };
-    (served, users)
+async fn online(node: &Started, user: &str) -> Session {
+    Session::caught_up(&chat(node, user).await, hello()).await.0
 }
 
-/// The key that signs tokens; its public part is a file.
-fn make_key(dir: &Path) -> EncodingKey {
-    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    std::fs::write(dir.join("public.pem"), pair.public_key_pem()).unwrap();
-    EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap()
-}
-
-fn token(key: &EncodingKey, user: &str) -> String {
-    let claims = json!({"sub": user, "exp": SystemClock.now().0 / 1_000 + 3_600});
-    jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, key).unwrap()
-}
-
-async fn as_user(users: SocketAddr, token: &str) -> Chat {
-    let endpoint = Endpoint::from_shared(format!("http://{users}")).unwrap();
-    client(endpoint.connect().await.unwrap(), Bearer::new(token))
-}
-
-/// Until the program says so of itself. `text`: what the answer must hold.
-async fn until_ready(admin: SocketAddr, code: u16, text: &str) {
-    let waiting = async {
-        loop {
-            let answer = get(admin, "/readyz").await;
-            if answer.code == code && answer.body.contains(text) {
-                return;
+/// Sends again until it is stored, as every client does.
+async fn until_stored(session: &mut Session, peer: &str, id: &str) -> Stored {
+    let stored = async {
+        for reference in 1_000.. {
+            match session.ask(reference, send(peer, id, "hi")).await {
+                Frame::Stored(stored) => return Some(stored),
+                Frame::Deferred(deferred) => {
+                    assert_eq!(deferred.reason(), DeferredReason::Unavailable);
+                    tokio::task::yield_now().await;
+                }
+                other => panic!("{other:?}"),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        None
     };
-    soon(waiting).await;
+    soon(stored).await.unwrap()
+}
+
+/// The deferral of the one message that is not settled.
+async fn deferred(session: &mut Session, id: &str) {
+    let deferred = |frame| match frame {
+        Frame::Deferred(deferred) => Some(deferred),
+        Frame::Stored(stored) => panic!("{stored:?}"),
+        _ => None,
+    };
+    let deferred = session.until(deferred).await;
+    assert_eq!(deferred.message_id, id);
+    assert_eq!(deferred.reason(), DeferredReason::Unavailable);
 }
 
 #[tokio::test]
-async fn users_talk_over_three_programs_and_go_on_when_history_is_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let key = make_key(dir.path());
-    let keeper = history_at(dir.path(), 0).await;
-    let directory = presence(dir.path()).await;
-    let port = keeper.inner.port();
-    let at = |served: &Served| format!("http://{}", served.inner);
-    let (node, users) = chat(dir.path(), &at(&keeper), &at(&directory)).await;
-    for served in [&keeper, &directory, &node] {
-        until_ready(served.admin, 200, "").await;
+async fn a_conversation_across_nodes_goes_as_within_one_process() {
+    let cluster = Cluster::new(1).await;
+    let (one, two) = (cluster.start("one").await, cluster.start("two").await);
+    let mut alice = online(&one, "alice").await;
+    let mut bob = online(&two, "bob").await;
+    assert_eq!(alice.welcome.history_id, bob.welcome.history_id);
+    for number in 1..=20_u64 {
+        let (speaker, listener, peer) = match number % 2 {
+            0 => (&mut bob, &mut alice, "alice"),
+            _ => (&mut alice, &mut bob, "bob"),
+        };
+        let id = format!("m{number}");
+        let stored = speaker
+            .ask(number, send_after(peer, &id, "hi", number - 1))
+            .await;
+        assert!(matches!(stored, Frame::Stored(stored) if stored.seq == number));
+        let shown = |frame| delivered(frame).filter(|one| one.seq == number);
+        listener.until(shown).await;
     }
+    bob.say(100, advance("alice", Some(20), Some(20))).await;
+    let receipt = |frame| match frame {
+        Frame::ReceiptAdvanced(receipt) => receipt.cursor.filter(|cursor| cursor.read == 20),
+        _ => None,
+    };
+    assert_eq!(alice.until(receipt).await.delivered, 20);
+    // A cursor is stored at the end of its session, if not before.
+    bob.finish();
+    assert!(bob.end().await.status.is_ok());
+    let kept = history(&mut chat(&one, "bob").await, "alice").await;
+    assert_eq!(seqs(&kept), (1..=20).collect::<Vec<_>>());
+    // And on devices that were not there: from the user's cursor on.
+    let (_, shown, _) = Session::caught_up(&chat(&two, "alice").await, hello()).await;
+    assert_eq!(seqs(&shown), (1..=20).collect::<Vec<_>>());
+    let (_, shown, _) = Session::caught_up(&chat(&one, "bob").await, hello()).await;
+    assert!(shown.is_empty(), "{shown:?}");
+    let conversations = chat(&two, "bob")
+        .await
+        .list_conversations(duologue_proto::chat::v1::ListConversationsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .conversations;
+    assert_eq!((conversations[0].head, conversations[0].unread), (20, 0));
+}
 
-    let mut alice = as_user(users, &token(&key, "alice")).await;
-    let bob = as_user(users, &token(&key, "bob")).await;
-    let (mut speaking, ..) = Session::caught_up(&alice, hello()).await;
-    let (mut listening, ..) = Session::caught_up(&bob, hello()).await;
-    let stored = speaking.ask(1, send("bob", "m1", "over the wire")).await;
-    assert!(matches!(stored, Frame::Stored(stored) if stored.seq == 1 && !stored.duplicate));
-    assert_eq!(text_of(&listening.messages(1).await[0]), "over the wire");
-    assert_eq!(sent(&mut alice, "bob", "m2", "again").await, 2);
+#[tokio::test]
+async fn a_burst_of_long_messages_is_stored_in_its_order() {
+    const COUNT: usize = 200;
+    let cluster = Cluster::new(1).await;
+    let node = cluster.start("one").await;
+    let mut alice = online(&node, "alice").await;
+    let mut bob = online(&node, "bob").await;
+    let long = "x".repeat(8_000);
+    for number in 1..=COUNT {
+        let id = format!("m{number}");
+        let first = send_after("bob", &id, &format!("{id} {long}"), 0);
+        alice.say(u64::try_from(number).unwrap(), first).await;
+    }
+    for seq in 1..=u64::try_from(COUNT).unwrap() {
+        let answer = alice.answer(seq).await;
+        assert!(matches!(answer, Frame::Stored(stored) if stored.seq == seq));
+    }
+    for (index, shown) in bob.messages(COUNT).await.iter().enumerate() {
+        assert_eq!(shown.seq, u64::try_from(index).unwrap() + 1);
+        assert!(text_of(shown).starts_with(&format!("m{} ", shown.seq)));
+    }
+}
 
-    // Without history nothing is acknowledged, and the node says why it is not ready.
-    keeper.end().await;
-    until_ready(node.admin, 503, "history").await;
-    let refused = speaking
-        .ask(2, send("bob", "m3", "nobody keeps this"))
+/// Breaks the way to history in a send; returns what the message got when it was sent
+/// again.
+async fn broken_in_mid_send(how: Way, stored_before: bool) -> Stored {
+    let cluster = Cluster::new(1).await;
+    let node = cluster.start("one").await;
+    let mut alice = online(&node, "alice").await;
+    let mut bob = online(&node, "bob").await;
+    // So that the stream is open.
+    sent(&mut chat(&node, "carol").await, "dave", "m", "hi").await;
+    cluster.histories[0].set(how);
+    alice.say(1, send("bob", "m1", "hi")).await;
+    if stored_before {
+        cluster.has_stored("alice", "bob").await;
+    }
+    cluster.histories[0].set(Way::Cut);
+    deferred(&mut alice, "m1").await;
+    cluster.histories[0].set(Way::Open);
+    let stored = until_stored(&mut alice, "bob", "m1").await;
+    assert_eq!(stored.seq, 1);
+    assert_eq!(seqs(&bob.messages(1).await), [1]);
+    let kept = history(&mut chat(&node, "bob").await, "alice").await;
+    assert_eq!(seqs(&kept), [1]);
+    stored
+}
+
+#[tokio::test]
+async fn a_send_whose_answer_is_lost_is_deferred_and_found_stored_once() {
+    assert!(broken_in_mid_send(Way::Silent, true).await.duplicate);
+}
+
+#[tokio::test]
+async fn a_send_that_is_lost_is_deferred_and_stored_once_when_it_is_sent_again() {
+    assert!(!broken_in_mid_send(Way::Deaf, false).await.duplicate);
+}
+
+#[tokio::test]
+async fn an_order_that_was_broken_off_is_kept() {
+    const COUNT: u64 = 50;
+    let cluster = Cluster::new(1).await;
+    let node = cluster.start("one").await;
+    let mut alice = online(&node, "alice").await;
+    let mut bob = online(&node, "bob").await;
+    cluster.histories[0].set(Way::Silent);
+    for number in 1..=COUNT {
+        alice
+            .say(number, send("bob", &format!("m{number}"), "hi"))
+            .await;
+    }
+    cluster.has_stored("alice", "bob").await;
+    cluster.histories[0].set(Way::Cut);
+    let mut waiting = Vec::new();
+    for _ in 1..=COUNT {
+        match alice.answer_any().await {
+            Frame::Deferred(deferred) => waiting.push(deferred.message_id),
+            other => panic!("{other:?}"),
+        }
+    }
+    let in_order: Vec<_> = (1..=COUNT).map(|number| format!("m{number}")).collect();
+    assert_eq!(waiting, in_order);
+    cluster.histories[0].set(Way::Open);
+    for (seq, id) in (1..).zip(&waiting) {
+        assert_eq!(until_stored(&mut alice, "bob", id).await.seq, seq);
+    }
+    let shown = bob.messages(waiting.len()).await;
+    assert_eq!(seqs(&shown), (1..=COUNT).collect::<Vec<_>>());
+    assert!(shown.iter().map(|one| &one.message_id).eq(&in_order));
+}
+
+#[tokio::test]
+async fn with_one_of_two_replicas_gone_every_conversation_goes_on() {
+    const PEERS: u64 = 20;
+    let cluster = Cluster::new(2).await;
+    let node = cluster.start("one").await;
+    let mut alice = online(&node, "alice").await;
+    for number in 0..PEERS {
+        let stored = until_stored(&mut alice, &format!("u{number}"), "m1").await;
+        assert_eq!(stored.seq, 1);
+    }
+    cluster.histories[1].set(Way::Cut);
+    for number in 0..PEERS {
+        let stored = until_stored(&mut alice, &format!("u{number}"), "m2").await;
+        assert_eq!(stored.seq, 2);
+    }
+    let kept = history(&mut chat(&node, "alice").await, "u7").await;
+    assert_eq!(seqs(&kept), [1, 2]);
+}
+
+#[tokio::test]
+async fn presence_is_seen_across_nodes() {
+    let cluster = Cluster::new(1).await;
+    let (one, two) = (cluster.start("one").await, cluster.start("two").await);
+    let mut alice = online(&one, "alice").await;
+    let mut bob = online(&two, "bob").await;
+    assert_eq!(change_of(&mut alice, "bob").await, Availability::Online);
+    bob.finish();
+    bob.end().await;
+    assert_eq!(change_of(&mut alice, "bob").await, Availability::Offline);
+}
+
+/// The next change of a user's presence.
+async fn change_of(session: &mut Session, user: &str) -> Availability {
+    let changed = |frame| match frame {
+        Frame::PresenceChanged(changed) => changed.presence.filter(|one| one.user == user),
+        _ => None,
+    };
+    session.until(changed).await.availability()
+}
+
+#[tokio::test]
+async fn an_outage_of_presence_is_an_error_and_what_was_missed_is_told_after_it() {
+    let cluster = Cluster::new(1).await;
+    let (one, two) = (cluster.start("one").await, cluster.start("two").await);
+    let mut alice = online(&one, "alice").await;
+    let mut bob = online(&two, "bob").await;
+    let carol = online(&two, "carol").await;
+    assert_eq!(change_of(&mut alice, "carol").await, Availability::Online);
+    one.presence.set(Way::Cut);
+    let user = "bob".to_owned();
+    let asked = chat(&one, "alice")
+        .await
+        .get_presence(GetPresenceRequest { user })
         .await;
-    assert!(matches!(refused, Frame::Deferred(_)), "{refused:?}");
-
-    let keeper = history_at(dir.path(), port).await;
-    until_ready(node.admin, 200, "").await;
-    let waiting = async {
-        loop {
-            let again = speaking
-                .ask(3, send("bob", "m3", "nobody keeps this"))
-                .await;
-            match again {
-                Frame::Stored(stored) => return stored.seq,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    assert_eq!(soon(waiting).await, 3);
-    assert_eq!(seqs(&history(&mut alice, "bob").await), [1, 2, 3]);
-
-    drop((speaking, listening));
-    for served in [node, directory, keeper] {
-        served.end().await;
-    }
+    assert_refused(&asked.unwrap_err(), Reason::Unavailable);
+    // Messages do not need it.
+    assert_eq!(until_stored(&mut alice, "bob", "m1").await.seq, 1);
+    assert_eq!(seqs(&bob.messages(1).await), [1]);
+    bob.finish();
+    bob.end().await;
+    one.presence.set(Way::Open);
+    // From here on alice takes nobody for online but those whom she is told of.
+    let reset = |frame| matches!(frame, Frame::PresenceReset(_)).then_some(());
+    alice.until(reset).await;
+    assert_eq!(change_of(&mut alice, "carol").await, Availability::Online);
+    let user = "bob".to_owned();
+    let asked = chat(&one, "alice")
+        .await
+        .get_presence(GetPresenceRequest { user })
+        .await;
+    let presence = asked.unwrap().into_inner().presence.unwrap();
+    assert_eq!(presence.availability(), Availability::Offline);
+    drop(carol);
+    assert_eq!(change_of(&mut alice, "carol").await, Availability::Offline);
 }
 
-#[tokio::test]
-async fn no_token_opens_a_program_that_only_services_call() {
-    use duologue_proto::history::v1::GetHistoryRequest;
-    use duologue_proto::history::v1::history_service_client::HistoryServiceClient;
-    let dir = tempfile::tempdir().unwrap();
-    let key = make_key(dir.path());
-    let keeper = history_at(dir.path(), 0).await;
-    let endpoint = Endpoint::from_shared(format!("http://{}", keeper.inner)).unwrap();
-    let channel = endpoint.connect().await.unwrap();
-    let token = token(&key, "alice");
-    for (bearer, code) in [
-        (Bearer::none(), Code::Unauthenticated),
-        (Bearer::new(&token), Code::Unauthenticated),
-        (Bearer::new(SECRET), Code::Ok),
+#[test]
+fn the_public_contract_names_nothing_internal() {
+    let set = prost_types::FileDescriptorSet::decode(DESCRIPTOR_SET).unwrap();
+    let packages: Vec<_> = set.file.iter().map(|file| file.package()).collect();
+    assert!(packages.contains(&"duologue.chat.v1"));
+    let internal =
+        |package: &&str| !package.starts_with("duologue.chat.") && !package.starts_with("google.");
+    assert_eq!(packages.into_iter().filter(internal).count(), 0);
+    let methods = Methods::standard().unwrap();
+    assert!(methods.is_known("/duologue.chat.v1.ChatService/Converse"));
+    for path in [
+        "/duologue.history.v1.HistoryService/Append",
+        "/duologue.presence.v1.PresenceService/Watch",
     ] {
-        let mut history = HistoryServiceClient::with_interceptor(channel.clone(), bearer);
-        let answer = history.get_history(GetHistoryRequest {}).await;
-        let got = answer.map_or_else(|status| status.code(), |_| Code::Ok);
-        assert_eq!(got, code);
+        assert!(!methods.is_known(path), "{path}");
+        let inside = Methods::from_descriptor_sets(&[INTERNAL_DESCRIPTOR_SET]).unwrap();
+        assert!(inside.at(path).is_streaming(), "{path}");
     }
-    keeper.end().await;
-}
-
-#[tokio::test]
-async fn a_node_that_finds_no_history_waits_and_can_be_ended() {
-    let dir = tempfile::tempdir().unwrap();
-    make_key(dir.path());
-    let (node, _) = chat(dir.path(), "http://127.0.0.1:1", "http://127.0.0.1:1").await;
-    until_ready(node.admin, 503, "serving").await;
-    until_ready(node.admin, 503, "127.0.0.1:1").await;
-    assert!(!node.task.is_finished());
-    node.end().await;
 }
