@@ -1,10 +1,5 @@
 //! The flags of `duologue serve`.
 
-#![expect(
-    clippy::doc_markdown,
-    reason = "what is shown by --help has no backticks"
-)]
-
 use std::path::PathBuf;
 
 use clap::Args;

@@ -474,7 +474,11 @@ async fn an_outage_of_presence_is_an_error_and_what_was_missed_is_told_after_it(
 #[test]
 fn the_public_contract_names_nothing_internal() {
     let set = prost_types::FileDescriptorSet::decode(DESCRIPTOR_SET).unwrap();
-    let packages: Vec<_> = set.file.iter().map(|file| file.package()).collect();
+    let packages: Vec<_> = set
+        .file
+        .iter()
+        .map(prost_types::FileDescriptorProto::package)
+        .collect();
     assert!(packages.contains(&"duologue.chat.v1"));
     let internal =
         |package: &&str| !package.starts_with("duologue.chat.") && !package.starts_with("google.");

@@ -1,10 +1,5 @@
 //! The flags of a chat node, and of the program `duologue-chat`.
 
-#![expect(
-    clippy::doc_markdown,
-    reason = "what is shown by --help has no backticks"
-)]
-
 use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};

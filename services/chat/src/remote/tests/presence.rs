@@ -237,7 +237,7 @@ async fn a_home_that_is_no_replica_any_more_is_neither_asked_nor_watched() {
     let _watched = begin(&mut of_one).await;
     // It stays where it is, as long as it can.
     presence.set_replicas(vec![two.replica.clone(), one.replica.clone()]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(of_two.try_recv().is_err());
     presence.set_replicas(vec![two.replica.clone()]);
     let _watched = begin(&mut of_two).await;
