@@ -1,7 +1,39 @@
-//! Reading small configuration files.
+//! Reading small configuration files, and reading them again when they change.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How often files that may change are looked at.
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Looks at files every [`RELOAD_INTERVAL`] for as long as it is polled. `reload`
+/// says whether something new is in use; what cannot be used is logged, and the
+/// one before stays.
+pub(crate) async fn keep_fresh<E: fmt::Display + Send + 'static>(
+    what: &'static str,
+    reload: impl Fn() -> Result<bool, E> + Send + Sync + 'static,
+) {
+    let reload = Arc::new(reload);
+    loop {
+        sleep(RELOAD_INTERVAL).await;
+        let reload = Arc::clone(&reload);
+        match spawn_blocking(move || reload()).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::info!(what, "replaced by what the files hold now"),
+            Ok(Err(error)) => {
+                tracing::error!(what, %error, "the files cannot be used, keeping what was there");
+            }
+            // The runtime is shutting down.
+            Err(_) => return,
+        }
+    }
+}
 
 /// All of a file, which must not have more than `max` bytes.
 pub(crate) fn read_at_most(file: &Path, max: u64) -> io::Result<Vec<u8>> {

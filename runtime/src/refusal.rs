@@ -71,6 +71,8 @@ reasons! {
     TokenInvalid = "TOKEN_INVALID", Unauthenticated;
     /// The token was valid once.
     TokenExpired = "TOKEN_EXPIRED", Unauthenticated;
+    /// The caller of an internal method is not one of the services.
+    NotAService = "NOT_A_SERVICE", Unauthenticated;
     /// The id belongs to a message with another body.
     MessageIdReused = "MESSAGE_ID_REUSED", AlreadyExists;
     /// Too many messages follow `after_seq` to search them all.

@@ -18,7 +18,8 @@ use duologue_runtime::listener::{GuardConfig, accepted, bind, guard};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::{RateLimit, RateLimiter};
 use duologue_runtime::server::{
-    Methods, Stack, admit_by_rate, authenticate_by_token, count_connections, serve,
+    Door as Listener, Methods, Stack, admit_by_rate, authenticate_by_token, count_connections,
+    serve,
 };
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
@@ -61,7 +62,7 @@ impl Door {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let config = GuardConfig {
-            on_event: count_connections(&metrics),
+            on_event: count_connections(&metrics, Listener::Public),
             ..GuardConfig::default()
         };
         let incoming = guard(accepted(listener), config);

@@ -43,6 +43,18 @@ fn write_the_configuration() {
     fs::write(path, configuration()).unwrap();
 }
 
+/// The programs of a split system.
+fn programs() -> [Command; 3] {
+    use clap::CommandFactory as _;
+    let mut programs = [
+        duologue_chat::serve::ServeConfig::command(),
+        duologue_history::serve::ServeConfig::command(),
+        duologue_presence::serve::ServeConfig::command(),
+    ];
+    programs.iter_mut().for_each(Command::build);
+    programs
+}
+
 fn configuration() -> String {
     let mut command = crate::command();
     // Fills in what clap derives, and the subcommand `help`.
@@ -52,19 +64,22 @@ fn configuration() -> String {
         if command.is_hide_set() || command.get_name() == "help" {
             continue;
         }
-        write_command(&mut page, command);
+        let title = format!("duologue {}", command.get_name());
+        write_command(&mut page, &title, command);
+    }
+    for program in programs() {
+        write_command(&mut page, program.get_name(), &program);
     }
     page
 }
 
-fn write_command(page: &mut String, command: &Command) {
-    let name = command.get_name();
+fn write_command(page: &mut String, title: &str, command: &Command) {
     let about = command
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
     // Writing to a string does not fail.
-    let _ = writeln!(page, "\n## duologue {name}\n\n{about}.\n");
+    let _ = writeln!(page, "\n## {title}\n\n{about}.\n");
     let arguments: Vec<_> = command.get_positionals().collect();
     for argument in &arguments {
         let value = argument.get_value_names().unwrap_or_default().join(" ");

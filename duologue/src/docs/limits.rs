@@ -27,7 +27,7 @@ const CRATES: [(&str, &str); 7] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 36] = [
+const NO_LIMITS: [(&str, &str); 41] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -56,11 +56,16 @@ const NO_LIMITS: [(&str, &str); 36] = [
     ("duologue_runtime", "LINGER"),
     // Estimates, first sizes and thresholds within another limit.
     ("duologue_chat", "BUFFER_BYTES"),
+    ("duologue_chat", "START_PAUSE"),
     ("duologue_chat", "HINT_BYTES"),
     ("duologue_chat", "LOW_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),
     ("duologue_history", "OPERATION_BYTES"),
     ("duologue_runtime", "MIN_SWEEP_KEYS"),
+    ("duologue_runtime", "BUDGET_WINDOW"),
+    ("duologue_runtime", "RECONNECT_BASE"),
+    ("duologue_runtime", "RELOAD_INTERVAL"),
+    ("duologue_runtime", "RETRY_BASE"),
     ("duologue_chat", "FRAME"),
     ("duologue_chat", "RESERVED_BYTES"),
     ("duologue_history", "MAX_SEQUENCE_STEP"),

@@ -58,12 +58,16 @@ fn write_addresses(
     grpc: SocketAddr,
     admin: SocketAddr,
 ) -> std::fmt::Result {
-    let scheme = if args.tls_cert.is_some() {
+    let scheme = if args.public.tls_cert.is_some() {
         "https"
     } else {
         "http"
     };
-    let reflection = if args.no_reflection { "off" } else { "on" };
+    let reflection = if args.public.no_reflection {
+        "off"
+    } else {
+        "on"
+    };
     let data = if args.in_memory() {
         "in memory: nothing is kept".to_owned()
     } else {

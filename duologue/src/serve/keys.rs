@@ -19,8 +19,8 @@ pub(super) struct Keys {
 impl Keys {
     /// Reads the configured keys, or reads or makes the development key.
     pub(super) fn load(args: &ServeArgs) -> anyhow::Result<Self> {
-        if !args.uses_dev_key() {
-            let verification = load_keys(&args.jwt_public_key)?;
+        if !args.public.uses_dev_key() {
+            let verification = load_keys(&args.public.jwt_public_key)?;
             return Ok(Self {
                 verification,
                 development: None,
@@ -39,7 +39,7 @@ impl Keys {
 
     /// Reads what [`Keys::load`] would read, and makes nothing.
     pub(super) fn check(args: &ServeArgs) -> anyhow::Result<()> {
-        let none_yet = args.uses_dev_key() && !args.data.join(DEV_KEY_FILE).try_exists()?;
+        let none_yet = args.public.uses_dev_key() && !args.data.join(DEV_KEY_FILE).try_exists()?;
         if !none_yet {
             Self::load(args)?;
         }
@@ -49,8 +49,8 @@ impl Keys {
     /// What verifies tokens.
     pub(super) fn verifier(&self, args: &ServeArgs, clock: Arc<dyn Clock>) -> Verifier {
         let rules = TokenRules {
-            issuers: args.jwt_issuer.clone(),
-            audiences: args.jwt_audience.clone(),
+            issuers: args.public.jwt_issuer.clone(),
+            audiences: args.public.jwt_audience.clone(),
         };
         Verifier::new(self.verification.clone(), rules, clock)
     }

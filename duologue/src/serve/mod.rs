@@ -13,19 +13,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{ArgMatches, CommandFactory as _};
-use duologue_chat::{Chat, ChatConfig, Parts};
+use duologue_chat::{Chat, Parts};
 use duologue_history::history::History;
 use duologue_presence::Presence;
 use duologue_proto::ids::UserId;
 use duologue_runtime::admin::{Admin, Readiness, ReadinessHandle};
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
-use duologue_runtime::listener::{self, GuardConfig, Tls, TlsFiles, check_exposure};
+use duologue_runtime::listener::{self, GuardConfig, Tls};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimiter;
-use duologue_runtime::server::{self, Health, Methods, Stack};
+use duologue_runtime::server::{self, Door, Health, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
-use duologue_runtime::telemetry::{self, TelemetryConfig};
-use duologue_runtime::{config as runtime_config, faults, task};
+use duologue_runtime::{process, task, telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -53,14 +52,9 @@ struct System {
 /// Serves until a signal, or only checks the configuration.
 pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result<()> {
     // Before anything is made: what is refused leaves nothing behind.
-    check_exposure(
-        args.grpc_listen,
-        args.tls_cert.is_some(),
-        args.plaintext_behind_proxy,
-        args.uses_dev_key(),
-    )?;
-    let tls = tls(&args)?;
-    let telemetry = telemetry::init(&telemetry_config(&args))?;
+    args.public.check_exposure()?;
+    let tls = args.public.tls()?;
+    let telemetry = telemetry::init(&args.process.telemetry(BUILD))?;
     let done = check_or_serve(args, matches, tls).await;
     telemetry.finish().await;
     done
@@ -71,20 +65,21 @@ async fn check_or_serve(
     matches: &ArgMatches,
     tls: Option<Tls>,
 ) -> anyhow::Result<()> {
-    if args.check_config {
+    if args.process.check_config {
         Keys::check(&args)?;
         banner::print_config(matches);
         return Ok(());
     }
     let keys = Keys::load(&args)?;
-    warn_of(&args);
+    process::warn(&Cli::command());
+    args.public.warn();
     serve(args, keys, tls).await
 }
 
 async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<()> {
-    let grpc = bind(args.grpc_listen).await?;
-    let admin = bind(args.admin_listen).await?;
-    let shutdown = Shutdown::new(args.grace);
+    let grpc = bind(args.public.grpc_listen).await?;
+    let admin = bind(args.process.admin_listen).await?;
+    let shutdown = Shutdown::new(args.process.grace);
     shutdown
         .install_signals()
         .context("cannot listen to signals")?;
@@ -104,40 +99,6 @@ async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<
     system.serve(&args, stack, routes, grpc, admin, tls).await
 }
 
-fn telemetry_config(args: &ServeArgs) -> TelemetryConfig {
-    TelemetryConfig {
-        build: BUILD,
-        filter: args.log.clone(),
-        format: args.log_format,
-        otlp_endpoint: args.otlp_endpoint.clone(),
-    }
-}
-
-/// Says loudly what an operator may not have meant.
-fn warn_of(args: &ServeArgs) {
-    if let Some(planted) = faults::of_this_process() {
-        tracing::warn!(
-            planted,
-            "A BUILD FOR TESTS, which breaks promises when told to: nobody must be served by it"
-        );
-    }
-    for variable in runtime_config::unknown_variables(&Cli::command()) {
-        tracing::warn!(variable, "unknown environment variable is ignored");
-    }
-    if args.uses_dev_key() {
-        tracing::warn!("the development key is in use: whoever reads it can be any user");
-    }
-    if args.plaintext_behind_proxy && args.tls_cert.is_none() {
-        tracing::warn!("no tls: tokens and messages are in the clear up to the proxy");
-    }
-}
-
-fn tls(args: &ServeArgs) -> anyhow::Result<Option<Tls>> {
-    let files = args.tls_cert.clone().zip(args.tls_key.clone());
-    let tls = files.map(|(cert, key)| Tls::load(TlsFiles { cert, key }));
-    Ok(tls.transpose()?)
-}
-
 async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     listener::bind(addr)
         .await
@@ -151,15 +112,7 @@ async fn start(args: &ServeArgs, shutdown: Shutdown) -> anyhow::Result<System> {
     let store = store::open(args, Arc::clone(&clock)).await?;
     let history = History::new(store, Arc::clone(&clock));
     let presence = Presence::in_one_process(Arc::clone(&clock));
-    let config = ChatConfig {
-        node: args.node.clone(),
-        max_text_bytes: usize::from(args.max_text_bytes),
-        visibility: args.visibility(),
-        sends: args.sends,
-        connects: args.connects,
-        sessions_per_user: args.sessions_per_user,
-        sessions_per_address: args.sessions_per_address,
-    };
+    let config = args.chat.config(args.public.uses_dev_key());
     let parts = Parts {
         history: Arc::new(LocalHistory(history.clone())),
         presence: Arc::new(LocalPresence(presence)),
@@ -196,16 +149,16 @@ fn stack(args: &ServeArgs, keys: &Keys, system: &System) -> anyhow::Result<Stack
         authenticate,
         system.shutdown.clone(),
     );
-    let calls = RateLimiter::<UserId>::new(args.calls);
+    let calls = RateLimiter::<UserId>::new(args.public.calls);
     Ok(stack
         .admit(server::admit_by_rate(calls))
-        .unary_deadline(args.unary_deadline))
+        .unary_deadline(args.process.unary_deadline))
 }
 
 fn routes(args: &ServeArgs, system: &System) -> anyhow::Result<Routes> {
     let routes = Routes::new(system.chat.server());
     let routes = system.health.add_to(routes);
-    if args.no_reflection {
+    if args.public.no_reflection {
         return Ok(routes);
     }
     server::add_reflection(routes).context("the committed descriptors cannot be read")
@@ -229,7 +182,7 @@ impl System {
             .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
         let served = CancellationToken::new();
         let admin = self.admin(admin, served.clone());
-        let drain = self.drain(args.drain_spread);
+        let drain = self.drain(args.chat.drain_spread);
         let guarded = listener::guard(listener::accepted(grpc), self.guard_config(args, tls));
         let result = server::serve(stack, routes, guarded).await;
         // It may have ended by itself.
@@ -310,10 +263,10 @@ impl System {
 
     fn guard_config(&self, args: &ServeArgs, tls: Option<Tls>) -> GuardConfig {
         GuardConfig {
-            max_connections: args.connections,
-            max_connections_per_address: args.connections_per_address,
+            max_connections: args.process.connections,
+            max_connections_per_address: args.public.connections_per_address,
             tls,
-            on_event: server::count_connections(&self.metrics),
+            on_event: server::count_connections(&self.metrics, Door::Public),
         }
     }
 }

@@ -182,7 +182,13 @@ async fn health_tells_whether_a_server_serves() {
     assert_eq!(text(&output.stdout), "SERVING\n");
     let output = run(&["health", "--addr", &address, "--service", "no.such.Service"]).await;
     assert_eq!(output.status.code(), Some(1));
+    let admin = format!("http://{}", server.admin);
+    let output = run(&["health", "--admin", &admin]).await;
+    assert!(output.status.success(), "{}", text(&output.stderr));
     server.kill().await;
+    let output = run(&["health", "--admin", &admin]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains(&admin));
     let output = run(&["health", "--addr", &address]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains(&address));

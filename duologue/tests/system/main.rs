@@ -27,6 +27,7 @@ mod limits;
 mod logs;
 mod pages;
 mod presence;
+mod programs;
 mod resume;
 mod sends;
 mod slow_reader;

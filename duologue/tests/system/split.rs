@@ -19,12 +19,16 @@ use duologue_proto::ids::{NodeId, UnixMillis, UserId};
 use duologue_proto::{DESCRIPTOR_SET, INTERNAL_DESCRIPTOR_SET};
 use duologue_runtime::auth::{AuthError, Identity, bearer};
 use duologue_runtime::clock::{Clock, Random, SystemClock, SystemRandom};
+use duologue_runtime::inner::Credentials;
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimit;
 use duologue_runtime::refusal::Reason;
 use duologue_runtime::server::{self, Authenticate, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
+use duologue_runtime::upstream::{
+    Addresses, Tcp, Upstream, UpstreamConfig, UpstreamMetrics, UpstreamParts,
+};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
@@ -146,10 +150,17 @@ fn metrics() -> Metrics {
 }
 
 fn replica(name: &str, address: SocketAddr) -> Replica {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let parts = UpstreamParts {
+        credentials: Credentials::none(),
+        methods: Arc::new(Methods::inner().unwrap()),
+        metrics: UpstreamMetrics::new(&metrics()),
+        network: Arc::new(Tcp),
+        random: Arc::new(SystemRandom),
+    };
+    let config = UpstreamConfig::new("replica", Addresses::one(address.into()));
     Replica {
         name: name.to_owned(),
-        connection: endpoint.connect_lazy(),
+        connection: Upstream::start(config, parts).unwrap().channel(),
     }
 }
 

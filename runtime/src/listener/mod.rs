@@ -10,8 +10,8 @@ mod connection;
 mod exposure;
 mod guard;
 #[cfg(test)]
-mod test_tls;
-mod tls;
+pub(crate) mod test_tls;
+pub(crate) mod tls;
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

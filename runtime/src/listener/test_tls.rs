@@ -16,46 +16,46 @@ use tokio_rustls::client::TlsStream;
 use super::{Tls, TlsFiles};
 
 /// A self-signed certificate for localhost, with its key.
-pub(super) struct Pair(CertifiedKey<rcgen::KeyPair>);
+pub(crate) struct Pair(CertifiedKey<rcgen::KeyPair>);
 
 impl Pair {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(generate_simple_self_signed(vec!["localhost".into()]).unwrap())
     }
 
-    pub(super) fn cert(&self) -> CertificateDer<'static> {
+    pub(crate) fn cert(&self) -> CertificateDer<'static> {
         self.0.cert.der().clone()
     }
 
-    pub(super) fn cert_pem(&self) -> String {
+    pub(crate) fn cert_pem(&self) -> String {
         self.0.cert.pem()
     }
 
-    pub(super) fn key_pem(&self) -> String {
+    pub(crate) fn key_pem(&self) -> String {
         self.0.signing_key.serialize_pem()
     }
 }
 
 /// Files in a directory that lives as long as this.
-pub(super) struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    pub(super) fn of(pair: &Pair) -> Self {
+    pub(crate) fn of(pair: &Pair) -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         files.write("cert.pem", &pair.cert_pem());
         files.write("key.pem", &pair.key_pem());
         files
     }
 
-    pub(super) fn write(&self, name: &str, content: &str) {
+    pub(crate) fn write(&self, name: &str, content: &str) {
         std::fs::write(self.0.path().join(name), content).unwrap();
     }
 
-    pub(super) fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         std::fs::remove_file(self.0.path().join(name)).unwrap();
     }
 
-    pub(super) fn paths(&self) -> TlsFiles {
+    pub(crate) fn paths(&self) -> TlsFiles {
         let path = |name: &str| Path::join(self.0.path(), name);
         TlsFiles {
             cert: path("cert.pem"),
@@ -63,28 +63,43 @@ impl Files {
         }
     }
 
-    pub(super) fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::load(self.paths()).unwrap()
     }
 }
 
 /// What a client insists on.
-pub(super) struct Client {
-    pub(super) trusts: Vec<CertificateDer<'static>>,
-    pub(super) versions: Vec<&'static SupportedProtocolVersion>,
-    pub(super) alpn: Vec<Vec<u8>>,
+pub(crate) struct Client {
+    pub(crate) trusts: Vec<CertificateDer<'static>>,
+    pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
+    pub(crate) alpn: Vec<Vec<u8>>,
 }
 
 impl Client {
-    pub(super) fn trusting(pairs: &[&Pair]) -> Self {
+    pub(crate) fn trusting(pairs: &[&Pair]) -> Self {
+        Self::trusting_certs(pairs.iter().map(|pair| pair.cert()).collect())
+    }
+
+    pub(crate) fn trusting_certs(trusts: Vec<CertificateDer<'static>>) -> Self {
         Self {
-            trusts: pairs.iter().map(|pair| pair.cert()).collect(),
+            trusts,
             versions: vec![&TLS13, &TLS12],
             alpn: vec![b"h2".to_vec()],
         }
     }
 
-    pub(super) async fn connect<IO>(&self, io: IO) -> io::Result<TlsStream<IO>>
+    pub(crate) async fn connect<IO>(&self, io: IO) -> io::Result<TlsStream<IO>>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.connect_to("localhost", io).await
+    }
+
+    pub(crate) async fn connect_to<IO>(
+        &self,
+        name: &'static str,
+        io: IO,
+    ) -> io::Result<TlsStream<IO>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -99,7 +114,7 @@ impl Client {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols.clone_from(&self.alpn);
-        let name = ServerName::try_from("localhost").unwrap();
+        let name = ServerName::try_from(name).unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, io).await
     }
 }

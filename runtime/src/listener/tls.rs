@@ -15,14 +15,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use tokio::task::spawn_blocking;
-use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use crate::files::read_at_most;
+use crate::files::{self, RELOAD_INTERVAL, read_at_most};
 
 /// How often the files are looked at.
-pub const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
+pub const TLS_RELOAD_INTERVAL: Duration = RELOAD_INTERVAL;
 /// Longest certificate file and longest key file, in bytes.
 pub const MAX_TLS_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -71,28 +69,33 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    current: Arc<Current>,
+    current: Arc<dyn Reload>,
+}
+
+/// What was read from files, and can be read again.
+pub(crate) trait Reload: fmt::Debug + Send + Sync {
+    /// Whether there was something new, which is in use now.
+    fn reload(&self) -> Result<bool, TlsError>;
 }
 
 impl Tls {
     /// Reads the files. It blocks, shortly.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let provider = Arc::new(provider::default_provider());
-        let contents = Contents::read(&files)?;
-        let current = Arc::new(Current {
-            pair: Mutex::new(contents.pair(&files, &provider)?),
-            tried: Mutex::new(contents.digest()),
-            provider: Arc::clone(&provider),
-            files,
-        });
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let current = Arc::new(Current::load(files)?);
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&current.provider))
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|source| current.files.refuse(source))?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let config = Arc::new(config);
-        Ok(Self { config, current })
+        Ok(Self::new(config, current))
+    }
+
+    pub(crate) fn new(config: ServerConfig, current: Arc<dyn Reload>) -> Self {
+        Self {
+            config: Arc::new(config),
+            current,
+        }
     }
 
     /// Looks at the files every [`TLS_RELOAD_INTERVAL`] for as long as it is
@@ -100,31 +103,17 @@ impl Tls {
     /// cannot be used is logged once, and the one before stays.
     pub fn keep_fresh(&self) -> impl Future<Output = ()> + Send + 'static {
         let current = Arc::clone(&self.current);
-        async move {
-            loop {
-                sleep(TLS_RELOAD_INTERVAL).await;
-                let current = Arc::clone(&current);
-                match spawn_blocking(move || current.reload()).await {
-                    Ok(Ok(false)) => {}
-                    Ok(Ok(true)) => tracing::info!("tls certificate replaced"),
-                    Ok(Err(error)) => {
-                        tracing::error!(%error, "new tls certificate refused, keeping the old one");
-                    }
-                    // The runtime is shutting down.
-                    Err(_) => return,
-                }
-            }
-        }
+        files::keep_fresh("tls certificate", move || current.reload())
     }
 
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tls").field(&self.current.files).finish()
+        f.debug_tuple("Tls").field(&self.current).finish()
     }
 }
 
@@ -138,7 +127,19 @@ struct Current {
 }
 
 impl Current {
-    /// Whether there was a new pair, which is in use now.
+    fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(provider::default_provider());
+        let contents = Contents::read(&files)?;
+        Ok(Self {
+            pair: Mutex::new(contents.pair(&files, &provider)?),
+            tried: Mutex::new(contents.digest()),
+            provider,
+            files,
+        })
+    }
+}
+
+impl Reload for Current {
     fn reload(&self) -> Result<bool, TlsError> {
         // A file that cannot be read is perhaps about to be replaced; like a bad
         // pair it is told once, until the files read differently.
@@ -169,12 +170,12 @@ impl ResolvesServerCert for Current {
 
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Current").field(&self.files).finish()
+        self.files.fmt(f)
     }
 }
 
 impl TlsFiles {
-    fn refuse(&self, source: rustls::Error) -> TlsError {
+    pub(crate) fn refuse(&self, source: rustls::Error) -> TlsError {
         TlsError::Pair {
             cert: self.cert.clone(),
             key: self.key.clone(),
@@ -184,13 +185,13 @@ impl TlsFiles {
 }
 
 /// Both files as they were read.
-struct Contents {
+pub(crate) struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Contents {
-    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+    pub(crate) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let read = |file: &Path| {
             read_at_most(file, MAX_TLS_FILE_BYTES).map_err(|source| TlsError::Unreadable {
                 file: file.to_owned(),
@@ -201,12 +202,12 @@ impl Contents {
         Ok(Self { cert, key })
     }
 
-    fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         let parts = [&self.cert, &self.key].map(|part| digest(&SHA256, part));
         digest(&SHA256, &[parts[0].as_ref(), parts[1].as_ref()].concat())
     }
 
-    fn pair(
+    pub(crate) fn pair(
         &self,
         files: &TlsFiles,
         provider: &CryptoProvider,

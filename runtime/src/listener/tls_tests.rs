@@ -97,7 +97,7 @@ async fn a_new_pair_is_used_once_both_its_files_are_there() {
 fn a_bad_pair_is_told_once_and_the_old_one_stays() {
     let (old, other) = (Pair::new(), Pair::new());
     let files = Files::of(&old);
-    let current = files.tls().current;
+    let current = Current::load(files.paths()).unwrap();
     assert!(matches!(current.reload(), Ok(false)));
     files.write("key.pem", &other.key_pem());
     assert!(matches!(current.reload(), Err(TlsError::Pair { .. })));

@@ -18,6 +18,7 @@ use tower::{Layer, Service};
 
 use super::methods::Methods;
 use crate::auth::{AuthError, Identity, Verifier, bearer};
+use crate::inner::Credentials;
 use crate::rate::RateLimiter;
 use crate::refusal::{Reason, Refusal};
 
@@ -56,19 +57,33 @@ pub(super) trait Check: Clone {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Refusal>;
 }
 
-/// Lets only calls with a valid token through, but for public methods.
+/// Who may call a server.
 #[derive(Clone)]
-pub(super) struct TokenCheck {
-    pub(super) methods: Arc<Methods>,
-    pub(super) authenticate: Authenticate,
+pub(super) enum Callers {
+    /// Users, by their tokens; anybody, where a method is public.
+    Users(Authenticate),
+    /// Services, by their credentials. No method is public to them: a caller that
+    /// asks for health learns whether it would be let in.
+    Services(Credentials),
 }
 
-impl Check for TokenCheck {
+/// Lets only calls of those who may call through.
+#[derive(Clone)]
+pub(super) struct CallerCheck {
+    pub(super) methods: Arc<Methods>,
+    pub(super) callers: Callers,
+}
+
+impl Check for CallerCheck {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Refusal> {
+        let authenticate = match &self.callers {
+            Callers::Services(credentials) => return credentials.admit(request.headers()),
+            Callers::Users(authenticate) => authenticate,
+        };
         if self.methods.at(request.uri().path()).is_public() {
             return Ok(());
         }
-        let identity = (self.authenticate)(request.headers())?;
+        let identity = authenticate(request.headers())?;
         request.extensions_mut().insert(identity);
         Ok(())
     }

@@ -11,13 +11,14 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::Door;
 use super::methods::{Method, Methods};
 use super::observe::{ObservedCall, Observer};
 use crate::metrics::Metrics;
 
 /// Upper bounds in seconds: from a read in memory to the longest deadline;
 /// streams lie beyond the last.
-const BUCKETS: [f64; 12] = [
+pub(crate) const BUCKETS: [f64; 12] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0, 20.0, 60.0,
 ];
 
@@ -44,8 +45,8 @@ pub(super) struct CallMetrics {
 }
 
 impl CallMetrics {
-    /// Registers the families.
-    pub(super) fn new(methods: Arc<Methods>, metrics: &Metrics) -> Self {
+    /// Registers the families; those of the inner door under names of their own.
+    pub(super) fn new(methods: Arc<Methods>, metrics: &Metrics, door: Door) -> Self {
         let this = Self {
             methods,
             calls: Family::default(),
@@ -53,6 +54,7 @@ impl CallMetrics {
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
         };
         metrics.register(|registry| {
+            let registry = door.registry(registry);
             registry.register("grpc_calls", "Calls that have ended", this.calls.clone());
             registry.register("grpc_calls_open", "Calls under way", this.open.clone());
             registry.register(
@@ -111,7 +113,7 @@ fn method_labels(method: &Method) -> MethodLabels {
 }
 
 /// The code as gRPC spells it.
-fn code_name(code: Code) -> &'static str {
+pub(crate) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::Door;
 use crate::listener::ConnectionEvent;
 use crate::metrics::Metrics;
 
@@ -16,11 +17,15 @@ struct EventLabels {
 }
 
 /// What [`crate::listener::GuardConfig::on_event`] calls to have its events
-/// counted. Made once per server: it registers metrics.
-pub fn count_connections(metrics: &Metrics) -> Arc<dyn Fn(ConnectionEvent) + Send + Sync> {
+/// counted. Made once per server and door: it registers metrics.
+pub fn count_connections(
+    metrics: &Metrics,
+    door: Door,
+) -> Arc<dyn Fn(ConnectionEvent) + Send + Sync> {
     let events: Family<EventLabels, Counter> = Family::default();
     let open: Gauge = Gauge::default();
     metrics.register(|registry| {
+        let registry = door.registry(registry);
         registry.register(
             "connections",
             "Connections by what became of them",
@@ -63,7 +68,7 @@ mod tests {
     #[test]
     fn connections_are_counted_by_event_and_while_they_are_open() {
         let metrics = Metrics::new(BuildInfo::of("test"), UnixMillis(0));
-        let count = count_connections(&metrics);
+        let count = count_connections(&metrics, Door::Public);
         for event in [
             ConnectionEvent::Opened,
             ConnectionEvent::Opened,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::Either;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -32,6 +32,34 @@ pub const DEFAULT_UNARY_DEADLINE: Duration = Duration::from_secs(30);
 pub const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 const TIMEOUT_HEADER: &str = "grpc-timeout";
+
+tokio::task_local! {
+    /// When the call ends that is being handled.
+    static WITHIN: Option<Instant>;
+}
+
+/// When the call ends that is being handled here, at the latest; for the calls
+/// that its handler makes. A task that the handler spawned is not bound by it.
+pub(crate) fn of_this_call() -> Option<Instant> {
+    WITHIN.try_with(|at| *at).ok().flatten()
+}
+
+/// Tells the server that is called how long it has. Rounded down: it must not
+/// work for a caller who is gone.
+pub(crate) fn set_timeout(headers: &mut HeaderMap, timeout: Duration) {
+    const MAX: u128 = 99_999_999;
+    let (micros, millis) = (timeout.as_micros(), timeout.as_millis());
+    let text = if micros <= MAX {
+        format!("{micros}u")
+    } else if millis <= MAX {
+        format!("{millis}m")
+    } else {
+        format!("{}S", u128::from(timeout.as_secs()).min(MAX))
+    };
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(TIMEOUT_HEADER, value);
+    }
+}
 
 /// Puts deadlines on calls.
 #[derive(Debug, Clone)]
@@ -119,9 +147,11 @@ where
         } else {
             request
         };
+        let at = deadline.map(|(at, _)| at);
         Either::Right(DeadlineFuture {
             cut: self.rules.cut(method, deadline),
-            inner: self.inner.call(request),
+            at,
+            inner: WITHIN.sync_scope(at, || self.inner.call(request)),
         })
     }
 }
@@ -129,6 +159,7 @@ where
 pin_project! {
     pub(super) struct DeadlineFuture<F> {
         cut: Option<Cut>,
+        at: Option<Instant>,
         #[pin]
         inner: F,
     }
@@ -142,7 +173,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if let Poll::Ready(response) = this.inner.poll(cx) {
+        let inner = this.inner;
+        if let Poll::Ready(response) = WITHIN.sync_scope(*this.at, || inner.poll(cx)) {
             let cut = this.cut.take();
             return Poll::Ready(
                 response.map(|response| response.map(|body| Cuttable::new(body, cut))),
@@ -185,7 +217,7 @@ async fn drained(shutdown: Shutdown) -> Refusal {
     .retry_after(shutdown.grace())
 }
 
-fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
+pub(crate) fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
     let Some(value) = headers.get(TIMEOUT_HEADER) else {
         return Ok(None);
     };
@@ -274,6 +306,57 @@ mod tests {
     async fn a_stream_may_ask_for_any_time() {
         let path = "/duologue.chat.v1.ChatService/Converse";
         assert_eq!(lasts(path, "2H").await.as_secs(), 7_200);
+    }
+
+    #[test]
+    fn a_timeout_is_told_as_it_is_read_never_longer() {
+        for (nanos, told) in [
+            (0, "0u"),
+            (1_999, "1u"),
+            (99_999_999_000, "99999999u"),
+            (100_000_000_000, "100000m"),
+            (100_000_000_000_000, "100000S"),
+        ] {
+            let mut headers = HeaderMap::new();
+            set_timeout(&mut headers, Duration::from_nanos(nanos));
+            assert_eq!(headers[TIMEOUT_HEADER], told);
+            let read = asked_timeout(&headers).unwrap().unwrap();
+            assert!(read <= Duration::from_nanos(nanos));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_knows_when_its_call_ends_and_nobody_else_does() {
+        let layer = DeadlineLayer {
+            methods: Arc::new(Methods::standard().unwrap()),
+            unary: Duration::from_secs(30),
+            shutdown: Shutdown::new(Duration::ZERO),
+        };
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let inside = Arc::clone(&seen);
+        let handler = tower::service_fn(move |_| {
+            let (inside, at_once) = (Arc::clone(&inside), of_this_call());
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let spawned = crate::task::spawn("child", async { of_this_call() });
+                let spawned = spawned.await.unwrap();
+                inside
+                    .lock()
+                    .unwrap()
+                    .extend([at_once, of_this_call(), spawned]);
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let request = Request::post("/duologue.chat.v1.ChatService/SendMessage");
+        let request = request.header(TIMEOUT_HEADER, "7S").body(Body::empty());
+        let until = Instant::now() + Duration::from_secs(7);
+        layer
+            .layer(handler)
+            .oneshot(request.unwrap())
+            .await
+            .unwrap();
+        assert_eq!(*seen.lock().unwrap(), [Some(until), Some(until), None]);
+        assert_eq!(of_this_call(), None);
     }
 
     #[test]

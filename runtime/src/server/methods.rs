@@ -32,6 +32,11 @@ impl Method {
         &*self.service == "grpc.health.v1.Health" || self.service.starts_with("grpc.reflection.")
     }
 
+    /// Whether the method is of the public contract.
+    fn is_for_users(&self) -> bool {
+        self.service.starts_with("duologue.chat.")
+    }
+
     /// Whether either side is a stream, so that a call may rightly last.
     pub fn is_streaming(&self) -> bool {
         self.client_streaming || self.server_streaming
@@ -69,7 +74,7 @@ impl Methods {
         Ok(Self { known, other })
     }
 
-    /// The methods of Duologue, health and reflection.
+    /// The methods of the public door: chat, health and reflection.
     pub fn standard() -> Result<Self, prost::DecodeError> {
         Self::from_descriptor_sets(&[
             duologue_proto::DESCRIPTOR_SET,
@@ -77,6 +82,17 @@ impl Methods {
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ])
+    }
+
+    /// The methods of the inner door: those that services offer each other, and
+    /// health.
+    pub fn inner() -> Result<Self, prost::DecodeError> {
+        let mut methods = Self::from_descriptor_sets(&[
+            duologue_proto::INTERNAL_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+        ])?;
+        methods.known.retain(|_, method| !method.is_for_users());
+        Ok(methods)
     }
 
     /// Whether there is a method at a path.
@@ -125,6 +141,26 @@ mod tests {
                 "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
             ]
         );
+    }
+
+    #[test]
+    fn no_method_but_health_is_known_at_both_doors() {
+        let (outer, inner) = (Methods::standard().unwrap(), Methods::inner().unwrap());
+        let both: Vec<_> = outer
+            .known
+            .keys()
+            .filter(|path| inner.is_known(path))
+            .collect();
+        assert_eq!(
+            both,
+            [
+                "/grpc.health.v1.Health/Check",
+                "/grpc.health.v1.Health/Watch"
+            ]
+        );
+        let is_chat = |method: &Arc<Method>| &*method.service == "duologue.chat.v1.ChatService";
+        let is_ours = |method: &&Arc<Method>| method.service.starts_with("duologue.");
+        assert!(outer.known.values().filter(is_ours).all(is_chat));
     }
 
     #[test]

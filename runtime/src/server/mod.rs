@@ -4,11 +4,11 @@
 //! It knows nothing of what the services do.
 
 mod access;
-mod call_metrics;
+pub(crate) mod call_metrics;
 mod connection;
 mod connection_metrics;
 mod cut;
-mod deadline;
+pub(crate) mod deadline;
 mod health;
 mod methods;
 mod observe;
@@ -19,11 +19,16 @@ mod stack;
 
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
 use tonic::transport::{Error, Server};
+
+use crate::inner::{
+    INNER_CONNECTION_WINDOW_BYTES, INNER_MAX_STREAMS_PER_CONNECTION, INNER_STREAM_WINDOW_BYTES,
+};
 
 pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
 pub use connection_metrics::count_connections;
@@ -61,17 +66,49 @@ where
     let draining = shutdown.draining();
     let incoming = incoming
         .map(move |connection| connection.map(|io| connection::Connection::new(io, &shutdown)));
-    limits()
+    limits(stack.door())
         .serve_with_incoming_shutdown(stack.around(routes.prepare()), incoming, draining)
         .await
 }
 
-fn limits() -> Server {
+/// Which listener of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// The one for users.
+    Public,
+    /// The one for other services.
+    Inner,
+}
+
+impl Door {
+    /// Where the numbers of this door are registered.
+    fn registry(self, registry: &mut Registry) -> &mut Registry {
+        match self {
+            Self::Public => registry,
+            Self::Inner => registry.sub_registry_with_prefix("inner"),
+        }
+    }
+}
+
+/// A service calls for all of its users over one connection.
+fn limits(door: Door) -> Server {
+    let (streams, stream_window, connection_window) = match door {
+        Door::Public => (
+            MAX_STREAMS_PER_CONNECTION,
+            STREAM_WINDOW_BYTES,
+            CONNECTION_WINDOW_BYTES,
+        ),
+        Door::Inner => (
+            INNER_MAX_STREAMS_PER_CONNECTION,
+            INNER_STREAM_WINDOW_BYTES,
+            INNER_CONNECTION_WINDOW_BYTES,
+        ),
+    };
     Server::builder()
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(streams)
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(stream_window)
+        .initial_connection_window_size(connection_window)
         // It would override both windows.
         .http2_adaptive_window(Some(false))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -9,13 +9,17 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::{Service, ServiceBuilder};
 
-use super::access::{AdmitCall, Authenticate, CheckLayer, KnownCheck, RateCheck, TokenCheck};
+use super::Door;
+use super::access::{
+    AdmitCall, Authenticate, CallerCheck, Callers, CheckLayer, KnownCheck, RateCheck,
+};
 use super::call_metrics::CallMetrics;
 use super::deadline::DeadlineLayer;
 use super::methods::Methods;
 use super::observe::ObserveLayer;
 use super::panics::CatchPanicLayer;
 use super::spans::Spans;
+use crate::inner::Credentials;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -24,25 +28,46 @@ use crate::shutdown::Shutdown;
 pub struct Stack {
     methods: Arc<Methods>,
     metrics: CallMetrics,
-    authenticate: Authenticate,
+    callers: Callers,
     admit: AdmitCall,
     unary_deadline: Duration,
     shutdown: Shutdown,
+    door: Door,
 }
 
 impl Stack {
-    /// A stack for these methods. Made once per server: it registers metrics.
+    /// The stack of the public door, for these methods. Made once per process: it
+    /// registers metrics.
     pub fn new(
         methods: Methods,
         metrics: &Metrics,
         authenticate: Authenticate,
         shutdown: Shutdown,
     ) -> Self {
+        Self::of(methods, metrics, Callers::Users(authenticate), shutdown)
+    }
+
+    /// The stack of the inner door. Made once per process: it registers metrics.
+    pub fn inner(
+        methods: Methods,
+        metrics: &Metrics,
+        credentials: Credentials,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self::of(methods, metrics, Callers::Services(credentials), shutdown)
+    }
+
+    fn of(methods: Methods, metrics: &Metrics, callers: Callers, shutdown: Shutdown) -> Self {
         let methods = Arc::new(methods);
+        let door = match callers {
+            Callers::Users(_) => Door::Public,
+            Callers::Services(_) => Door::Inner,
+        };
         Self {
-            metrics: CallMetrics::new(Arc::clone(&methods), metrics),
+            metrics: CallMetrics::new(Arc::clone(&methods), metrics, door),
             methods,
-            authenticate,
+            door,
+            callers,
             admit: Arc::new(|_| Ok(())),
             unary_deadline: super::DEFAULT_UNARY_DEADLINE,
             shutdown,
@@ -61,6 +86,10 @@ impl Stack {
     pub fn unary_deadline(mut self, deadline: Duration) -> Self {
         self.unary_deadline = deadline;
         self
+    }
+
+    pub(super) fn door(&self) -> Door {
+        self.door
     }
 
     pub(super) fn shutdown(&self) -> &Shutdown {
@@ -89,11 +118,11 @@ impl Stack {
             // Below the two that record: a panic is a result like any other.
             .layer(CatchPanicLayer)
             // Before anything that costs: nobody unknown gets further.
-            .layer(CheckLayer(TokenCheck {
+            .layer(CheckLayer(CallerCheck {
                 methods: Arc::clone(&self.methods),
-                authenticate: Arc::clone(&self.authenticate),
+                callers: self.callers.clone(),
             }))
-            // Needs to know the user, and protects everything below.
+            // Needs to know the user, and protects everything below. Services are none.
             .layer(CheckLayer(RateCheck(Arc::clone(&self.admit))))
             // Behind the rate limit, so that methods cannot be guessed for free.
             .layer(CheckLayer(KnownCheck(Arc::clone(&self.methods))))

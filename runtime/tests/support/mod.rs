@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -13,12 +14,15 @@ use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::chat::v1::chat_service_server::{ChatService, ChatServiceServer};
 use duologue_proto::ids::{UnixMillis, UserId};
 use duologue_runtime::auth::{AuthError, Identity, bearer};
+use duologue_runtime::inner::Credentials;
 use duologue_runtime::listener::{Accepted, GuardConfig, Peer, guard};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::server::{Authenticate, Health, Methods, Stack, add_reflection, serve};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
+use duologue_runtime::upstream::UpstreamChannel;
 use futures_util::{Stream, StreamExt as _, stream};
+use http::HeaderMap;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +89,23 @@ impl Server {
         let methods = Methods::standard().unwrap();
         let stack = Stack::new(methods, &metrics, authenticate(), shutdown.clone());
         let stack = change(stack.unary_deadline(DEADLINE));
-        let (health, stub) = (Health::new(&[CHAT]).await, Stub::default());
+        Self::of(stack, metrics, shutdown, Stub::default()).await
+    }
+
+    /// A server for services, which serves.
+    pub(crate) async fn inner(credentials: Credentials, stub: Stub) -> Self {
+        let metrics = Metrics::new(BuildInfo::of("test"), UnixMillis(0));
+        let shutdown = Shutdown::new(GRACE);
+        // Whose methods they are does not matter to the door.
+        let methods = Methods::standard().unwrap();
+        let stack = Stack::inner(methods, &metrics, credentials, shutdown.clone());
+        let this = Self::of(stack, metrics, shutdown, stub).await;
+        this.health.set(true).await;
+        this
+    }
+
+    async fn of(stack: Stack, metrics: Metrics, shutdown: Shutdown, stub: Stub) -> Self {
+        let health = Health::new(&[CHAT]).await;
         let routes = Routes::new(ChatServiceServer::new(stub.clone()));
         let routes = add_reflection(health.add_to(routes)).unwrap();
         let (connections, incoming) = mpsc::channel(8);
@@ -139,9 +159,40 @@ pub(crate) struct Stub {
     pub(crate) release: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
     /// How the request stream of `converse` ended, for who read on alone.
     pub(crate) input_ended: Arc<Mutex<Option<oneshot::Sender<Option<Code>>>>>,
+    /// Who a caller without an identity is told that it is.
+    pub(crate) name: &'static str,
+    /// What the next calls of `get_presence` fail with, and those after them do not.
+    pub(crate) failures: Arc<Mutex<VecDeque<Code>>>,
+    /// The headers that `get_presence` was called with.
+    pub(crate) seen: Arc<Mutex<Vec<HeaderMap>>>,
+    /// Whom `get_presence` of "onward" asks for "slow".
+    pub(crate) onward: Option<UpstreamChannel>,
 }
 
 impl Stub {
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self {
+            name,
+            ..Self::default()
+        }
+    }
+
+    /// How often `get_presence` was called.
+    pub(crate) fn calls(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    pub(crate) fn fail_with(&self, codes: &[Code]) {
+        self.failures.lock().unwrap().extend(codes);
+    }
+
+    async fn ask_onward(&self) -> Result<Response<wire::GetPresenceResponse>, Status> {
+        let channel = self.onward.clone().unwrap();
+        ChatServiceClient::new(channel)
+            .get_presence(presence_of("slow"))
+            .await
+    }
+
     async fn held(&self) {
         let release = self.release.lock().unwrap().take();
         if let Some(release) = release {
@@ -201,16 +252,23 @@ impl ChatService for Stub {
         request: Request<wire::GetPresenceRequest>,
     ) -> Result<Response<wire::GetPresenceResponse>, Status> {
         let identity = request.extensions().get::<Identity>().cloned();
+        let headers = request.metadata().clone().into_headers();
+        self.seen.lock().unwrap().push(headers);
+        let failure = self.failures.lock().unwrap().pop_front();
+        if let Some(code) = failure {
+            return Err(Status::new(code, "as the test wants it"));
+        }
         match request.get_ref().user.as_str() {
             "slow" => std::future::pending().await,
             "held" => self.held().await,
             "panic" => panic!("a handler panics"),
+            "onward" => return self.ask_onward().await,
             _ => {}
         }
         let user = identity.map(|identity| identity.user.to_string());
         Ok(Response::new(wire::GetPresenceResponse {
             presence: Some(wire::UserPresence {
-                user: user.unwrap_or_default(),
+                user: user.unwrap_or_else(|| self.name.to_owned()),
                 ..Default::default()
             }),
         }))

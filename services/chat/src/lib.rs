@@ -7,6 +7,7 @@
 
 mod append;
 mod chat;
+pub mod config;
 mod connection;
 mod core;
 mod door;
@@ -24,6 +25,7 @@ mod registry;
 mod relay;
 pub mod remote;
 mod router;
+pub mod serve;
 pub mod session;
 mod signal;
 mod timer;

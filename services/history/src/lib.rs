@@ -2,6 +2,7 @@
 
 mod append;
 pub mod committer;
+mod config;
 mod cursors;
 pub mod dynamodb;
 pub mod embedded;
@@ -13,6 +14,7 @@ mod list;
 pub mod memory;
 mod read;
 mod rows;
+pub mod serve;
 pub mod store;
 mod sync;
 pub mod time;

@@ -5,6 +5,7 @@
 //! knows what a message is.
 
 mod board;
+mod config;
 pub mod directory;
 pub mod dynamodb;
 mod expiring;
@@ -14,6 +15,7 @@ pub mod memory;
 mod nodes;
 mod patrol;
 pub mod presence;
+pub mod serve;
 
 pub use directory::Directory;
 pub use dynamodb::DynamoDirectory;

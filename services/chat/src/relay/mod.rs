@@ -36,7 +36,7 @@ use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
 pub(crate) use self::news::News;
 pub use self::news::{BUFFER_BYTES, BUFFER_MESSAGE_BYTES, MAX_NEWS_PER_USER, NEWS_BYTES};
-pub use self::peer::{IDLE_CHECK, OPEN_TIMEOUT};
+pub use self::peer::{IDLE_CHECK, LINK_OPEN_TIMEOUT};
 use self::peer::{LinkTask, Peer};
 pub use self::server::RelayServer;
 pub(crate) use self::server::server;

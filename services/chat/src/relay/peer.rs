@@ -20,7 +20,7 @@ use super::{PeerId, Shared};
 use crate::ports::Channel;
 
 /// A stream is open within this time, or it is tried again.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+pub const LINK_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A link with nothing to say asks so often whether its peer still lives.
 pub const IDLE_CHECK: Duration = Duration::from_secs(30);
 
@@ -157,7 +157,7 @@ async fn open(
 ) -> Result<Answers, &'static str> {
     let mut client = RelayServiceClient::new(channel);
     let call = client.relay(ReceiverStream::new(requests));
-    let answered = tokio::time::timeout(OPEN_TIMEOUT, call).await;
+    let answered = tokio::time::timeout(LINK_OPEN_TIMEOUT, call).await;
     let response = answered.map_err(|_| "it does not answer")?;
     Ok(response.map_err(|_| "it refuses")?.into_inner())
 }

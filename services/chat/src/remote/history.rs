@@ -6,8 +6,8 @@
 
 use std::cmp::Reverse;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 use duologue_proto::history::v1 as wire;
@@ -31,7 +31,8 @@ use crate::ports;
 
 /// History, as chat asks for it.
 pub struct RemoteHistory {
-    replicas: Vec<Known>,
+    replicas: RwLock<Vec<Arc<Known>>>,
+    random: Arc<dyn Random>,
     /// What runs that are not answered may hold.
     room: Arc<Semaphore>,
     /// Whose turn it is to be asked.
@@ -55,29 +56,51 @@ macro_rules! ask {
 impl RemoteHistory {
     /// History at these replicas. Opens a stream to each: to be called in a runtime.
     pub fn new(replicas: Vec<Replica>, random: &Arc<dyn Random>) -> Self {
-        let replicas = replicas.into_iter().map(|replica| {
-            let client = HistoryServiceClient::new(replica.connection)
-                .max_decoding_message_size(MAX_INTERNAL_BYTES)
-                .max_encoding_message_size(MAX_INTERNAL_BYTES);
-            let random = Arc::clone(random);
-            Known {
-                stream: Stream::to(replica.name.clone(), client.clone(), random),
-                name: replica.name,
-                client,
-            }
-        });
-        Self {
-            replicas: replicas.collect(),
+        let this = Self {
+            replicas: RwLock::default(),
+            random: Arc::clone(random),
             room: Arc::new(Semaphore::new(MAX_PENDING_KIB)),
             turn: AtomicUsize::new(0),
-        }
+        };
+        this.set_replicas(replicas);
+        this
+    }
+
+    /// From now on history is at these replicas. What others have taken they answer.
+    pub fn set_replicas(&self, replicas: Vec<Replica>) {
+        let mut known = self
+            .replicas
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let replicas = replicas.into_iter().map(|replica| {
+            let same = known.iter().find(|known| known.name == replica.name);
+            same.map_or_else(|| self.connect(replica), Arc::clone)
+        });
+        *known = replicas.collect();
+    }
+
+    fn connect(&self, replica: Replica) -> Arc<Known> {
+        let client = HistoryServiceClient::new(replica.connection)
+            .max_decoding_message_size(MAX_INTERNAL_BYTES)
+            .max_encoding_message_size(MAX_INTERNAL_BYTES);
+        let random = Arc::clone(&self.random);
+        Arc::new(Known {
+            stream: Stream::to(replica.name.clone(), client.clone(), random),
+            name: replica.name,
+            client,
+        })
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Vec<Arc<Known>>> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A replica whose stream is open; any other where there is none.
     fn next(&self) -> Result<HistoryServiceClient<Connection>, HistoryError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let count = self.replicas.len();
-        let in_turn = (0..count).map(|step| &self.replicas[turn.wrapping_add(step) % count]);
+        let replicas = self.known();
+        let count = replicas.len();
+        let in_turn = (0..count).map(|step| &replicas[turn.wrapping_add(step) % count]);
         let first_open = in_turn.min_by_key(|known| !known.stream.is_open());
         let known = first_open.ok_or(HistoryError::Unavailable { retry_after: None })?;
         Ok(known.client.clone())
@@ -85,24 +108,25 @@ impl RemoteHistory {
 
     /// The same replica for a conversation on every node, as long as the same are up;
     /// when one goes, the conversations of the others stay where they are.
-    fn owner_of(&self, conversation: &ConversationId) -> Option<&Known> {
+    fn owner_of(&self, conversation: &ConversationId) -> Option<Arc<Known>> {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let rank = |known: &&Known| {
+        let rank = |known: &&Arc<Known>| {
             let weight = hasher.hash_one((conversation, &known.name));
             (Reverse(known.stream.is_open()), weight)
         };
-        self.replicas.iter().min_by_key(rank)
+        self.known().iter().min_by_key(rank).cloned()
     }
 }
 
 #[cfg(test)]
 impl RemoteHistory {
     pub(super) fn replicas_open(&self) -> bool {
-        self.replicas.iter().all(|known| known.stream.is_open())
+        self.known().iter().all(|known| known.stream.is_open())
     }
 
-    pub(super) fn owner_name(&self, conversation: &ConversationId) -> &str {
-        self.owner_of(conversation).map_or("", |known| &known.name)
+    pub(super) fn owner_name(&self, conversation: &ConversationId) -> String {
+        let owner = self.owner_of(conversation);
+        owner.map_or(String::new(), |known| known.name.clone())
     }
 }
 

@@ -28,9 +28,8 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause there is.
 pub const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// A connection to one replica. It connects when it is used, and again whenever it
-/// must; and it finds out by itself that the other side is gone (HTTP/2 keepalive).
-pub type Connection = tonic::transport::Channel;
+/// The way to one replica, over whichever connection there is to it.
+pub type Connection = duologue_runtime::upstream::UpstreamChannel;
 
 /// One replica of a service.
 #[derive(Debug, Clone)]

@@ -5,8 +5,7 @@
 //! watches: its home. When the watch cannot be opened there, the next replica becomes
 //! the home.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use duologue_proto::ids::UserId;
@@ -21,7 +20,7 @@ use duologue_proto::wire::{Read, presence as convert};
 use duologue_runtime::clock::Random;
 use duologue_runtime::refusal::services::presence_error;
 use duologue_runtime::task;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::{Response, Status, Streaming};
@@ -39,11 +38,18 @@ pub struct RemotePresence {
 }
 
 struct Shared {
-    replicas: Vec<PresenceServiceClient<Connection>>,
-    /// Which of them is asked and watched.
-    home: AtomicUsize,
+    homes: Mutex<Homes>,
+    /// The home is another one.
+    moved: Notify,
     /// Closed, and replaced, whenever changes were missed.
     changes: Mutex<broadcast::Sender<UserPresence>>,
+}
+
+/// The replicas that there are, and which of them is asked and watched.
+#[derive(Default)]
+struct Homes {
+    replicas: Vec<(String, PresenceServiceClient<Connection>)>,
+    home: usize,
 }
 
 /// Asks the home replica.
@@ -57,18 +63,19 @@ macro_rules! ask {
 impl RemotePresence {
     /// Presence at these replicas, of which it watches one: to be called in a runtime.
     pub fn new(replicas: Vec<Replica>, random: Arc<dyn Random>) -> Self {
-        let clients = replicas.into_iter().map(|replica| {
-            PresenceServiceClient::new(replica.connection)
-                .max_decoding_message_size(MAX_INTERNAL_BYTES)
-                .max_encoding_message_size(MAX_INTERNAL_BYTES)
-        });
         let shared = Arc::new(Shared {
-            replicas: clients.collect(),
-            home: AtomicUsize::new(0),
+            homes: Mutex::default(),
+            moved: Notify::new(),
             changes: Mutex::new(broadcast::channel(MAX_CHANGES).0),
         });
+        shared.set_replicas(replicas);
         let watch = task::spawn("presence watch", watch(Arc::clone(&shared), random));
         Self { shared, watch }
+    }
+
+    /// From now on presence is at these replicas. The home stays, if it is one of them.
+    pub fn set_replicas(&self, replicas: Vec<Replica>) {
+        self.shared.set_replicas(replicas);
     }
 
     /// Starts an incarnation's lease, whatever its node had before.
@@ -158,9 +165,39 @@ impl ports::Presence for RemotePresence {
 
 impl Shared {
     fn home(&self) -> Result<PresenceServiceClient<Connection>, PresenceError> {
-        let home = self.replicas.get(self.home.load(Ordering::Relaxed));
-        home.cloned()
+        let homes = self.homes();
+        let home = homes.replicas.get(homes.home);
+        home.map(|(_, client)| client.clone())
             .ok_or(PresenceError::Unavailable { retry_after: None })
+    }
+
+    fn set_replicas(&self, replicas: Vec<Replica>) {
+        let clients = replicas.into_iter().map(|replica| {
+            let client = PresenceServiceClient::new(replica.connection)
+                .max_decoding_message_size(MAX_INTERNAL_BYTES)
+                .max_encoding_message_size(MAX_INTERNAL_BYTES);
+            (replica.name, client)
+        });
+        let mut homes = self.homes();
+        let before = homes.replicas.get(homes.home).map(|(name, _)| name.clone());
+        homes.replicas = clients.collect();
+        let same = |(name, _): &(String, _)| Some(name) == before.as_ref();
+        let home = homes.replicas.iter().position(same);
+        homes.home = home.unwrap_or(0);
+        if home.is_none() {
+            // Who asks one and watches another would not be told.
+            self.moved.notify_one();
+        }
+    }
+
+    /// The replica after the home becomes the home.
+    fn move_on(&self) {
+        let mut homes = self.homes();
+        homes.home = (homes.home + 1) % homes.replicas.len().max(1);
+    }
+
+    fn homes(&self) -> MutexGuard<'_, Homes> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn with_changes<T>(&self, take: impl FnOnce(&mut broadcast::Sender<UserPresence>) -> T) -> T {
@@ -206,19 +243,19 @@ impl Shared {
 
 /// Watches for as long as the node lives.
 async fn watch(shared: Arc<Shared>, random: Arc<dyn Random>) {
-    if shared.replicas.is_empty() {
-        return;
-    }
     let mut failures = 0;
     loop {
-        let (status, began) = shared.follow().await;
+        let (status, began) = tokio::select! {
+            biased;
+            () = shared.moved.notified() => continue,
+            ended = shared.follow() => ended,
+        };
         tracing::warn!(error = %status.code(), "the watch of presence is broken");
         if began {
             failures = 0;
         } else {
             failures += 1;
-            let next = (shared.home.load(Ordering::Relaxed) + 1) % shared.replicas.len();
-            shared.home.store(next, Ordering::Relaxed);
+            shared.move_on();
         }
         tokio::time::sleep(pause(failures, &*random)).await;
     }

@@ -392,7 +392,7 @@ async fn a_conversation_keeps_its_replica_and_leaves_it_only_when_it_is_gone() {
     }
     let owner = |name: &str| {
         let conversation = ConversationId::of(&user("alice"), &user(name));
-        history.owner_name(&conversation).to_owned()
+        history.owner_name(&conversation)
     };
     let names: Vec<_> = (0..64).map(|number| format!("u{number}")).collect();
     let before: Vec<_> = names.iter().map(|name| owner(name)).collect();

@@ -4,19 +4,25 @@
 mod append;
 mod presence;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use duologue_proto::ids::UserId;
+use duologue_proto::ids::{UnixMillis, UserId};
 use duologue_runtime::clock::SeededRandom;
+use duologue_runtime::inner::Credentials;
+use duologue_runtime::metrics::{BuildInfo, Metrics};
+use duologue_runtime::server::Methods;
 use duologue_runtime::task;
-use hyper_util::rt::TokioIo;
+use duologue_runtime::upstream::{
+    Address, Io, Network, Upstream, UpstreamConfig, UpstreamMetrics, UpstreamParts,
+};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::transport::{Endpoint, Server, Uri};
+use tonic::transport::Server;
 
 use super::*;
 
@@ -55,30 +61,16 @@ impl Place {
         });
         let up = Arc::new(AtomicBool::new(true));
         let carriers = Arc::<Mutex<Vec<_>>>::default();
-        let (open, all) = (Arc::clone(&up), Arc::clone(&carriers));
-        let connect = tower::service_fn(move |_: Uri| {
-            let (connections, open, all) =
-                (connections.clone(), Arc::clone(&open), Arc::clone(&all));
-            async move {
-                if !open.load(Ordering::SeqCst) {
-                    return Err(std::io::Error::other("nobody listens"));
-                }
-                let (client, mut near) = tokio::io::duplex(WIRE_BYTES);
-                let (mut far, server) = tokio::io::duplex(WIRE_BYTES);
-                connections.send(Ok(server)).await.unwrap();
-                let carrier = task::spawn("carrier", async move {
-                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                });
-                all.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(carrier);
-                Ok(TokioIo::new(client))
-            }
-        });
-        let endpoint = Endpoint::from_static("http://replica");
+        let network = Cable {
+            connections,
+            up: Arc::clone(&up),
+            carriers: Arc::clone(&carriers),
+        };
+        let addresses = format!("http://{name}:1").parse().unwrap();
+        let upstream = Upstream::start(UpstreamConfig::new("replica", addresses), parts(network));
         let replica = Replica {
             name: name.to_owned(),
-            connection: endpoint.connect_with_connector_lazy(connect),
+            connection: upstream.unwrap().channel(),
         };
         Self {
             replica,
@@ -96,6 +88,46 @@ impl Place {
 
     fn revive(&self) {
         self.up.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The way to a place.
+struct Cable {
+    connections: mpsc::Sender<std::io::Result<DuplexStream>>,
+    up: Arc<AtomicBool>,
+    carriers: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+#[tonic::async_trait]
+impl Network for Cable {
+    async fn connect(&self, _address: &Address) -> std::io::Result<Box<dyn Io>> {
+        if !self.up.load(Ordering::SeqCst) {
+            return Err(std::io::Error::other("nobody listens"));
+        }
+        let (client, mut near) = tokio::io::duplex(WIRE_BYTES);
+        let (mut far, server) = tokio::io::duplex(WIRE_BYTES);
+        self.connections.send(Ok(server)).await.unwrap();
+        let carrier = task::spawn("carrier", async move {
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        let mut carriers = self.carriers.lock().unwrap_or_else(PoisonError::into_inner);
+        carriers.push(carrier);
+        Ok(Box::new(client))
+    }
+
+    async fn resolve(&self, _name: &str) -> std::io::Result<Vec<SocketAddr>> {
+        Err(std::io::Error::other("there are no names"))
+    }
+}
+
+fn parts(network: Cable) -> UpstreamParts {
+    let metrics = Metrics::new(BuildInfo::of("test"), UnixMillis(0));
+    UpstreamParts {
+        credentials: Credentials::none(),
+        methods: Arc::new(Methods::inner().unwrap()),
+        metrics: UpstreamMetrics::new(&metrics),
+        network: Arc::new(network),
+        random: random(),
     }
 }
 

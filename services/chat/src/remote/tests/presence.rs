@@ -217,13 +217,29 @@ async fn an_outage_is_an_error_and_so_is_an_answer_for_somebody_else() {
     let (place, mut watches) = replica("one");
     let presence = presence(&[&place]);
     begin(&mut watches).await;
-    let unavailable = PresenceError::Unavailable { retry_after: None };
+    let is_unavailable = |error| matches!(error, PresenceError::Unavailable { .. });
     let both = presence.presence(&[user("bob"), user("carol")]).await;
-    assert_eq!(both, Err(unavailable.clone()));
+    assert!(both.is_err_and(is_unavailable));
     place.kill();
-    assert_eq!(
-        soon(presence.presence(&[user("bob")])).await,
-        Err(unavailable.clone())
-    );
-    assert_eq!(soon(presence.routes(&user("bob"))).await, Err(unavailable));
+    let asked = soon(presence.presence(&[user("bob")])).await;
+    assert!(asked.is_err_and(is_unavailable));
+    let asked = soon(presence.routes(&user("bob"))).await;
+    assert!(asked.is_err_and(is_unavailable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_is_no_replica_any_more_is_neither_asked_nor_watched() {
+    let ((one, mut of_one), (two, mut of_two)) = (replica("one"), replica("two"));
+    let presence = RemotePresence::new(Vec::new(), random());
+    let asked = presence.presence(&[user("bob")]).await;
+    assert!(asked.is_err_and(|error| matches!(error, PresenceError::Unavailable { .. })));
+    presence.set_replicas(vec![one.replica.clone()]);
+    let _watched = begin(&mut of_one).await;
+    // It stays where it is, as long as it can.
+    presence.set_replicas(vec![two.replica.clone(), one.replica.clone()]);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(of_two.try_recv().is_err());
+    presence.set_replicas(vec![two.replica.clone()]);
+    let _watched = begin(&mut of_two).await;
+    assert!(presence.presence(&[user("bob")]).await.unwrap()[0].online);
 }

@@ -1,0 +1,122 @@
+//! Keeps one connection to one replica, and says whether it can be called: it is
+//! connected to, it answers, it lets us in, and it says that it serves.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::address::Address;
+use super::network::{Link, Network, open};
+use super::retry::full_jitter;
+use super::view::{State, View};
+use super::{PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_BASE, RECONNECT_MAX};
+use crate::clock::Random;
+use crate::inner::Credentials;
+
+/// What all keepers of a service share.
+pub(super) struct Keepers {
+    pub(super) name: &'static str,
+    pub(super) network: Arc<dyn Network>,
+    pub(super) credentials: Credentials,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) view: watch::Sender<View>,
+    /// A replica failed: perhaps it is elsewhere now.
+    pub(super) failed: Notify,
+}
+
+/// Connects again and again, until it is dropped.
+pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
+    let mut failures = 0;
+    loop {
+        let why = match connect(&keepers, &address).await {
+            Ok(link) => {
+                failures = 0;
+                keepers.set(&address, State::Up(link.channel.clone()));
+                match stay(&keepers, link).await {
+                    // It ended well: it may be back at once.
+                    None => {
+                        tracing::info!(upstream = keepers.name, %address, "connection ended");
+                        keepers.set(&address, State::Trying);
+                        keepers.failed.notify_one();
+                        continue;
+                    }
+                    Some(why) => why,
+                }
+            }
+            Err(why) => why,
+        };
+        keepers.fail(&address, why, failures == 0);
+        sleep(full_jitter(
+            &*keepers.random,
+            RECONNECT_BASE,
+            RECONNECT_MAX,
+            failures,
+        ))
+        .await;
+        failures = failures.saturating_add(1);
+    }
+}
+
+async fn connect(keepers: &Keepers, address: &Address) -> Result<Link, String> {
+    let link = open(&*keepers.network, keepers.tls.as_ref(), address).await?;
+    probe(keepers, &link.channel).await?;
+    Ok(link)
+}
+
+/// Until the connection is gone, or the replica should not be called any more:
+/// then why.
+async fn stay(keepers: &Keepers, link: Link) -> Option<String> {
+    loop {
+        tokio::select! {
+            biased;
+            () = link.gone.cancelled() => return None,
+            () = sleep(PROBE_INTERVAL) => {}
+        }
+        if let Err(why) = probe(keepers, &link.channel).await {
+            return (!link.gone.is_cancelled()).then_some(why);
+        }
+    }
+}
+
+/// Asks whether the replica serves, which shows also whether it answers and
+/// whether it lets us in.
+async fn probe(keepers: &Keepers, channel: &Channel) -> Result<(), String> {
+    let mut request = Request::new(HealthCheckRequest::default());
+    keepers
+        .credentials
+        .authorize(request.metadata_mut().as_mut());
+    let mut client = HealthClient::new(channel.clone());
+    match timeout(PROBE_TIMEOUT, client.check(request)).await {
+        Err(_) => Err("does not answer".to_owned()),
+        Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving => Ok(()),
+        Ok(Ok(_)) => Err("does not serve".to_owned()),
+        // It may be another server, or an older one.
+        Ok(Err(status)) if status.code() == Code::Unimplemented => Ok(()),
+        Ok(Err(status)) => Err(format!("refuses: {}", status.message())),
+    }
+}
+
+impl Keepers {
+    fn set(&self, address: &Address, state: State) {
+        self.view.send_if_modified(|view| view.set(address, state));
+    }
+
+    /// Said once, until it is up again.
+    fn fail(&self, address: &Address, why: String, is_first: bool) {
+        if is_first {
+            tracing::warn!(upstream = self.name, %address, why, "a replica cannot be called");
+        } else {
+            tracing::debug!(upstream = self.name, %address, why, "still cannot be called");
+        }
+        self.set(address, State::Down(why));
+        self.failed.notify_one();
+    }
+}

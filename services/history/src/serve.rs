@@ -1,0 +1,109 @@
+//! One replica of history as a process of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_runtime::admin::ReadinessHandle;
+use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
+use duologue_runtime::metrics::BuildInfo;
+use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready, serve_inner};
+use duologue_runtime::server::Health;
+use duologue_runtime::shutdown::Shutdown;
+use duologue_runtime::task;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+pub use crate::config::ServeConfig;
+use crate::embedded::EmbeddedStore;
+use crate::grpc::HistoryServer;
+use crate::history::History;
+use crate::memory::MemoryStore;
+use crate::store::Store;
+
+/// Which program this is.
+pub const BUILD: BuildInfo = BuildInfo::of("duologue-history");
+/// The service as health names it.
+const SERVICE: &str = "duologue.history.v1.HistoryService";
+/// The folder of the history, below the data directory, as in the one process.
+const FOLDER: &str = "history";
+
+/// Where a process is called.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By other services.
+    pub inner: TcpListener,
+    /// By operators.
+    pub admin: TcpListener,
+}
+
+/// Listens, says so, and serves until a signal.
+pub async fn run(config: ServeConfig, shutdown: Shutdown) -> Result<(), ProcessError> {
+    let listeners = Listeners {
+        inner: bind(config.inner.internal_listen).await?,
+        admin: bind(config.process.admin_listen).await?,
+    };
+    serve(config, listeners, shutdown).await
+}
+
+/// Serves until the process has drained.
+pub async fn serve(
+    config: ServeConfig,
+    listeners: Listeners,
+    shutdown: Shutdown,
+) -> Result<(), ProcessError> {
+    let credentials = config.inner.credentials()?;
+    let process = Process::new(BUILD, shutdown);
+    let store_readiness = process.readiness.register("store");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let store = open(&config.data, Arc::clone(&clock)).await?;
+    let history = History::new(store, clock);
+    history.writable()?;
+    store_readiness.set_ready();
+    let health = Health::new(&[SERVICE]).await;
+    let server = HistoryServer::over(history.clone(), process.shutdown.clone());
+    let door = InnerDoor {
+        routes: health.add_to(Routes::new(server)),
+        credentials,
+        listener: listeners.inner,
+    };
+    print_ready(
+        BUILD,
+        &[
+            ("internal", door.listener.local_addr()?.to_string()),
+            ("admin", format!("http://{}", listeners.admin.local_addr()?)),
+            ("data", config.data.display().to_string()),
+            ("history", history.history_id().await?.to_string()),
+        ],
+    );
+    let watch = task::spawn(
+        "store watch",
+        watch(history, health.clone(), store_readiness),
+    );
+    let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
+    watch.abort();
+    ended
+}
+
+async fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, ProcessError> {
+    if data.as_os_str() == "memory" {
+        return Ok(Arc::new(MemoryStore::new(clock, &SystemRandom)));
+    }
+    let directory = data.join(FOLDER);
+    let open = move || EmbeddedStore::open(&directory, clock, &SystemRandom);
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
+}
+
+/// Reports a store that has stopped writing: for good, so the process must be
+/// restarted, while reads go on.
+async fn watch(history: History, health: Health, readiness: ReadinessHandle) {
+    /// How soon a stopped store shows in readiness and health.
+    const INTERVAL: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        if let Err(error) = history.writable() {
+            readiness.set_failing(error.to_string());
+            return health.set(false).await;
+        }
+    }
+}
