@@ -12,7 +12,7 @@ use duologue_dynamodb::testing::{Connector, Engine, Faults};
 use duologue_dynamodb::{DynamoDb, Options, tables};
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
-use duologue_runtime::clock::{Clock, ManualClock, SeededRandom};
+use duologue_runtime::clock::{Clock, ManualClock, RandomExt as _, SeededRandom, SystemRandom};
 use tokio::time::Instant;
 
 use super::{Fixture, START};
@@ -71,6 +71,24 @@ pub(super) async fn make() -> [Fixture; 1] {
     }]
 }
 
+/// On the DynamoDB that the environment names; its tables get a prefix of their own, and
+/// stay.
+pub(super) async fn make_elsewhere() -> [Fixture; 1] {
+    let clock = ManualClock::at(START);
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let options = Options {
+        table_prefix: format!("test-{}-", SystemRandom.id()),
+        home_region: None,
+    };
+    let database = DynamoDb::from_environment(options).await.unwrap();
+    tables::create(&database, &TABLES).await.unwrap();
+    [Fixture {
+        store: Arc::new(open(database, &shared, 1).await),
+        clock,
+        _directory: None,
+    }]
+}
+
 pub(super) async fn make_faulty() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for seed in 0..SEEDS {
@@ -78,10 +96,13 @@ pub(super) async fn make_faulty() -> Vec<Fixture> {
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let engine = engine().await;
         let faults = Arc::new(Faults::seeded(seed, FAULTS_PER_THOUSAND));
-        let faulty = open(client(&engine, &faults, &shared), &shared, seed).await;
+        let failing = open(client(&engine, &faults, &shared), &shared, seed).await;
         let truth = open(client(&engine, &Arc::default(), &shared), &shared, seed).await;
         fixtures.push(Fixture {
-            store: Arc::new(Settling { faulty, truth }),
+            store: Arc::new(Settling {
+                faulty: failing,
+                truth,
+            }),
             clock,
             _directory: None,
         });
