@@ -8,6 +8,7 @@ mod reads;
 pub(crate) mod remote;
 mod rows;
 
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -32,23 +33,25 @@ pub(crate) struct Fixture {
 }
 
 /// Makes a module of tests over the fixtures that `$make` makes: each promise over each
-/// of them. `$runtime` is what the tests run on.
+/// of them. `$attributes` are those of the tests.
 macro_rules! contract {
-    ($runtime:tt, $make:path, $module:ident: $($promise:ident)*) => {
+    ($attributes:tt, $make:path, $module:ident: $($promise:ident)*) => {
         $(
-            #[tokio::test $runtime]
-            async fn $promise() {
-                for fixture in $make().await {
-                    $module::$promise(fixture).await;
+            attributed! {
+                $attributes
+                async fn $promise() {
+                    for fixture in $make().await {
+                        $module::$promise(fixture).await;
+                    }
                 }
             }
         )*
     };
-    ($engine:ident, $runtime:tt, $make:path) => {
+    ($engine:ident, $attributes:tt, $make:path) => {
         mod $engine {
             use super::*;
 
-            contract! { $runtime, $make, puts:
+            contract! { $attributes, $make, puts:
                 a_stored_message_is_read_back_as_it_was
                 an_occupied_slot_answers_with_its_holder_and_changes_nothing
                 a_put_that_is_tried_again_meets_itself
@@ -62,7 +65,7 @@ macro_rules! contract {
                 a_put_long_after_its_reading_changes_nothing
             }
 
-            contract! { $runtime, $make, rows:
+            contract! { $attributes, $make, rows:
                 rows_are_there_for_both_users
                 a_conversation_with_oneself_has_one_row
                 rows_are_there_even_if_no_slot_was_filled
@@ -74,7 +77,7 @@ macro_rules! contract {
                 the_highest_reading_never_falls
             }
 
-            contract! { $runtime, $make, reads:
+            contract! { $attributes, $make, reads:
                 conversations_are_listed_in_order_and_in_pages
                 activity_is_paged_forward_in_order
                 activity_is_paged_backward_in_order
@@ -87,11 +90,11 @@ macro_rules! contract {
             }
         }
     };
-    (one_writer $engine:ident, $runtime:tt, $make:path) => {
+    (one_writer $engine:ident, $attributes:tt, $make:path) => {
         mod $engine {
             use super::*;
 
-            contract! { $runtime, $make, puts:
+            contract! { $attributes, $make, puts:
                 a_slot_after_an_absent_one_is_refused
                 a_caller_that_goes_away_changes_nothing
             }
@@ -99,38 +102,46 @@ macro_rules! contract {
     };
 }
 
+macro_rules! attributed {
+    ({ $($attributes:tt)* } $test:item) => { $($attributes)* $test };
+}
+
+contract!(memory, { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] }, make_memory);
 contract!(
-    memory,
-    (flavor = "multi_thread", worker_threads = 2),
+    one_writer memory_only,
+    { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] },
     make_memory
 );
-contract!(one_writer memory_only, (flavor = "multi_thread", worker_threads = 2), make_memory);
+contract!(embedded, { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] }, make_embedded);
 contract!(
-    embedded,
-    (flavor = "multi_thread", worker_threads = 2),
+    one_writer embedded_only,
+    { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] },
     make_embedded
 );
-contract!(one_writer embedded_only, (flavor = "multi_thread", worker_threads = 2), make_embedded);
-contract!(dynamodb, (start_paused = true), remote::make);
+contract!(dynamodb, { #[tokio::test(start_paused = true)] }, remote::make);
+contract!(dynamodb_with_faults, { #[tokio::test(start_paused = true)] }, remote::make_faulty);
 contract!(
-    dynamodb_with_faults,
-    (start_paused = true),
-    remote::make_faulty
+    dynamodb_elsewhere,
+    {
+        #[tokio::test]
+        #[ignore = "needs a DynamoDB that the environment names, as AWS_ENDPOINT_URL_DYNAMODB"]
+    },
+    remote::make_elsewhere
 );
 
-async fn make_memory() -> [Fixture; 1] {
+fn make_memory() -> Ready<[Fixture; 1]> {
     use duologue_runtime::clock::SeededRandom;
 
     let clock = ManualClock::at(START);
     let store = crate::memory::MemoryStore::new(Arc::new(clock.clone()), &SeededRandom::new(1));
-    [Fixture {
+    ready([Fixture {
         store: Arc::new(store),
         clock,
         _directory: None,
-    }]
+    }])
 }
 
-async fn make_embedded() -> [Fixture; 1] {
+fn make_embedded() -> Ready<[Fixture; 1]> {
     use duologue_runtime::clock::SeededRandom;
 
     let clock = ManualClock::at(START);
@@ -140,11 +151,11 @@ async fn make_embedded() -> [Fixture; 1] {
         Arc::new(clock.clone()),
         &SeededRandom::new(1),
     );
-    [Fixture {
+    ready([Fixture {
         store: Arc::new(store.unwrap()),
         clock,
         _directory: Some(directory),
-    }]
+    }])
 }
 
 pub(crate) fn user(name: &str) -> UserId {

@@ -5,17 +5,16 @@
 //! a store do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use duologue_dynamodb::testing::{Connector, Engine, Faults};
 use duologue_dynamodb::{DynamoDb, Options, tables};
 use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
-use duologue_runtime::clock::{Clock, ManualClock, SeededRandom};
-use tokio::time::Instant;
+use duologue_runtime::clock::{Clock, ManualClock, RandomExt as _, SeededRandom, SystemRandom};
 
 use super::{Fixture, START};
+use crate::committer::rules::MAX_READING_AGE;
 use crate::dynamodb::DynamoStore;
 use crate::dynamodb::schema::TABLES;
 use crate::store::{
@@ -71,6 +70,30 @@ pub(super) async fn make() -> [Fixture; 1] {
     }]
 }
 
+/// On the DynamoDB that the environment names; its tables get a prefix of their own, and
+/// stay.
+pub(super) async fn make_elsewhere() -> [Fixture; 1] {
+    let clock = ManualClock::at(START);
+    let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+    let options = Options {
+        table_prefix: format!("test-{}-", SystemRandom.id()),
+        home_region: None,
+    };
+    let database = DynamoDb::from_environment(options).await.unwrap();
+    tables::create(&database, &TABLES).await.unwrap();
+    // It may be slow, so that a run is cut by its deadline.
+    let settling = Settling {
+        faulty: open(database.clone(), &shared, 1).await,
+        truth: open(database, &shared, 1).await,
+        clock: clock.clone(),
+    };
+    [Fixture {
+        store: Arc::new(settling),
+        clock,
+        _directory: None,
+    }]
+}
+
 pub(super) async fn make_faulty() -> Vec<Fixture> {
     let mut fixtures = Vec::new();
     for seed in 0..SEEDS {
@@ -78,10 +101,14 @@ pub(super) async fn make_faulty() -> Vec<Fixture> {
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let engine = engine().await;
         let faults = Arc::new(Faults::seeded(seed, FAULTS_PER_THOUSAND));
-        let faulty = open(client(&engine, &faults, &shared), &shared, seed).await;
+        let failing = open(client(&engine, &faults, &shared), &shared, seed).await;
         let truth = open(client(&engine, &Arc::default(), &shared), &shared, seed).await;
         fixtures.push(Fixture {
-            store: Arc::new(Settling { faulty, truth }),
+            store: Arc::new(Settling {
+                faulty: failing,
+                truth,
+                clock: clock.clone(),
+            }),
             clock,
             _directory: None,
         });
@@ -94,6 +121,7 @@ struct Settling {
     faulty: DynamoStore,
     /// The same tables, without faults.
     truth: DynamoStore,
+    clock: ManualClock,
 }
 
 /// Repeats what the store is not available for.
@@ -112,7 +140,7 @@ macro_rules! settled {
 
 impl Settling {
     async fn filled(&self, conversation: &ConversationId) -> Seq {
-        let head = self.truth.head(conversation).await.unwrap();
+        let head = settled!(self.truth.head(conversation)).unwrap();
         head.map_or(Seq::ZERO, |head| head.envelope.seq)
     }
 }
@@ -141,7 +169,6 @@ impl Store for Settling {
         let filled = self.filled(&run.conversation).await;
         let (mut stored, mut unknown) = (0, false);
         for _ in 0..MAX_TRIES {
-            let began = Instant::now();
             let outcome = self.faulty.put_run(run.clone()).await;
             stored += outcome.stored;
             run.messages.drain(..outcome.stored);
@@ -149,7 +176,9 @@ impl Store for Settling {
             match outcome.stopped {
                 Some(PutStop::Unknown) => unknown = true,
                 Some(PutStop::Failed(StoreError::Unavailable(_))) => {}
-                Some(PutStop::TooLate) if began.elapsed() > Duration::ZERO => {}
+                // It only took long.
+                Some(PutStop::TooLate)
+                    if self.clock.now().since(run.read_at) <= MAX_READING_AGE => {}
                 Some(PutStop::Occupied(by))
                     if unknown && run.messages[0] == *by && by.envelope.seq > filled =>
                 {

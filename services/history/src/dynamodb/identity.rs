@@ -4,9 +4,10 @@
 //! one, with another id of DynamoDB's: so the history in it is another one, too, as
 //! clients must be told.
 
+use duologue_dynamodb::sdk::operation::put_item::PutItemError;
 use duologue_dynamodb::sdk::types::{AttributeValue, ReturnConsumedCapacity};
 use duologue_dynamodb::tables::TableFacts;
-use duologue_dynamodb::{DynamoDb, classify};
+use duologue_dynamodb::{DynamoDb, Failure, classify};
 use duologue_proto::ids::{HistoryId, Seq};
 use duologue_runtime::clock::Random;
 
@@ -16,7 +17,7 @@ use super::values::Item;
 use crate::store::{StoreError, new_history_id};
 
 /// Several replicas may start at once: one makes the row, the others find it.
-const MAX_ROUNDS: usize = 5;
+pub const MAX_IDENTITY_ROUNDS: usize = 5;
 const ID: &str = "i";
 const TABLE_ID: &str = "t";
 
@@ -29,7 +30,7 @@ pub(super) async fn establish(
     // The replicas of a table have ids of their own, and hold one history.
     let bound = messages.replicas.is_empty();
     let table_id = messages.id.as_deref().filter(|_| bound).unwrap_or_default();
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..MAX_IDENTITY_ROUNDS {
         let held = find(database, true).await?;
         let (held_table, held_id) = match &held {
             Some(item) => (text(item, TABLE_ID)?, Some(text(item, ID)?)),
@@ -61,7 +62,8 @@ pub(super) async fn find(database: &DynamoDb, strong: bool) -> Result<Option<Ite
     Ok(found.item)
 }
 
-/// Writes the row, unless somebody else did. What became of it is read.
+/// Writes the row, unless somebody else did. What became of it is read, whatever is
+/// known of it.
 async fn make(
     database: &DynamoDb,
     table_id: &str,
@@ -83,21 +85,18 @@ async fn make(
             .condition_expression("t = :held")
             .expression_attribute_values(":held", held.clone()),
     };
-    match put.send().await {
-        Err(error) if !is_condition(&error) => Err(unavailable(classify(&error))),
-        _ => Ok(()),
+    let Err(error) = put.send().await else {
+        return Ok(());
+    };
+    let service = error.as_service_error();
+    if service.is_some_and(PutItemError::is_conditional_check_failed_exception) {
+        return Ok(());
     }
-}
-
-fn is_condition<R>(
-    error: &duologue_dynamodb::sdk::error::SdkError<
-        duologue_dynamodb::sdk::operation::put_item::PutItemError,
-        R,
-    >,
-) -> bool {
-    error
-        .as_service_error()
-        .is_some_and(|error| error.is_conditional_check_failed_exception())
+    let failure = classify(&error);
+    if matches!(failure, Failure::Unknown(_)) {
+        return Ok(());
+    }
+    Err(unavailable(failure))
 }
 
 fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str, StoreError> {

@@ -25,8 +25,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use duologue_dynamodb::sdk::operation::put_item::PutItemError;
-use duologue_dynamodb::sdk::operation::update_item::UpdateItemError;
 use duologue_dynamodb::tables::{Report, check};
 use duologue_dynamodb::{DynamoDb, Failure};
 use duologue_proto::ids::{ConversationId, HistoryId, UnixMillis, UserId};
@@ -36,11 +34,11 @@ use duologue_runtime::clock::{Clock, Random};
 use crate::store::{
     Activity, Cursors, PutOutcome, PutRun, SlotRange, Store, StoreError, StoredMessage, Window,
 };
+pub use identity::MAX_IDENTITY_ROUNDS;
 pub use reads::MAX_PAGE_SLOTS;
 use rows::RowRange;
 pub use rows::{MAX_CURSOR_ROUNDS, MAX_PAGE_ROWS};
 use schema::{MESSAGES, TABLES, USERS};
-use values::Item;
 
 /// How far history's time may be off DynamoDB's.
 pub const MAX_SKEW: Duration = Duration::from_secs(30);
@@ -231,33 +229,6 @@ impl Store for DynamoStore {
         };
         self.rows(range, schema::activity_of).await
     }
-}
-
-/// An error that may hold the item which blocks a conditional write.
-trait Blocked {
-    fn item(&self) -> Option<&Item>;
-}
-
-impl Blocked for PutItemError {
-    fn item(&self) -> Option<&Item> {
-        match self {
-            Self::ConditionalCheckFailedException(failed) => failed.item(),
-            _ => None,
-        }
-    }
-}
-
-impl Blocked for UpdateItemError {
-    fn item(&self) -> Option<&Item> {
-        match self {
-            Self::ConditionalCheckFailedException(failed) => failed.item(),
-            _ => None,
-        }
-    }
-}
-
-fn blocking(error: &impl Blocked) -> Option<&Item> {
-    error.item()
 }
 
 /// Whatever fails, nothing that is answered depends on it; why it failed is logged

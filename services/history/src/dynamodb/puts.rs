@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use duologue_dynamodb::sdk::operation::put_item::PutItemError;
 use duologue_dynamodb::sdk::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
 use duologue_dynamodb::{Failure, SendWhile, classify};
 use duologue_proto::ids::UnixMillis;
@@ -66,11 +67,11 @@ impl DynamoStore {
         let Err(error) = put.send().await else {
             return Ok(());
         };
-        if let Some(service) = error.as_service_error()
-            && service.is_conditional_check_failed_exception()
+        if let Some(PutItemError::ConditionalCheckFailedException(blocked)) =
+            error.as_service_error()
         {
             // Whose it is must be known.
-            let holder = super::blocking(service).ok_or(PutStop::Unknown)?;
+            let holder = blocked.item().ok_or(PutStop::Unknown)?;
             let holder = values::message(&run.conversation, holder);
             let holder = holder.map_err(PutStop::Failed)?;
             return Err(PutStop::Occupied(Box::new(holder)));

@@ -108,20 +108,18 @@ impl<'a> Taking<'a> {
         (first <= last && self.room() > 0).then_some((first, last))
     }
 
-    /// Takes what fits; false if nothing more is to be asked for. Slots have no gaps,
-    /// so that an unbroken run goes on from what was taken: a read that may lag can
-    /// miss any slot.
+    /// Takes what fits; false if nothing more is to be asked for. Only an unbroken run
+    /// counts. A read that may lag can miss any slot; a strong one in ascending order
+    /// can miss one that was filled while it read, and find the next one.
     fn take(&mut self, (page, more): (Vec<StoredMessage>, bool)) -> Result<bool, StoreError> {
         for message in page {
             let seq = message.envelope.seq;
             if !self.follows(seq) {
-                return match self.range.consistency {
-                    Consistency::Eventual => Ok(false),
-                    Consistency::Strong => {
-                        let text = format!("a slot beside {seq} is missing");
-                        Err(StoreError::Corrupt(text))
-                    }
-                };
+                if self.range.backward && self.range.consistency == Consistency::Strong {
+                    let text = format!("a slot above {seq} is missing");
+                    return Err(StoreError::Corrupt(text));
+                }
+                return Ok(false);
             }
             self.bytes = self.bytes.saturating_add(message.envelope.wire().len());
             if self.bytes > self.range.max_bytes && !self.taken.is_empty() {

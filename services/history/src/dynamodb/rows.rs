@@ -4,6 +4,7 @@
 //! only rises. So every write here may be repeated, and the SDK does it.
 
 use duologue_dynamodb::classify;
+use duologue_dynamodb::sdk::operation::update_item::UpdateItemError;
 use duologue_dynamodb::sdk::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
 };
@@ -121,14 +122,13 @@ impl DynamoStore {
         let Err(error) = update.send().await else {
             return Ok(None);
         };
-        let blocked = match error.as_service_error() {
-            Some(service) if service.is_conditional_check_failed_exception() => {
-                super::blocking(service)
-            }
-            _ => return Err(unavailable(classify(&error))),
+        let Some(UpdateItemError::ConditionalCheckFailedException(blocked)) =
+            error.as_service_error()
+        else {
+            return Err(unavailable(classify(&error)));
         };
-        let held = blocked.ok_or_else(|| unavailable_text("what blocks a cursor was not told"))?;
-        values::cursor(held).map(Some)
+        let untold = || StoreError::Unavailable("what blocks a cursor was not told".into());
+        values::cursor(blocked.item().ok_or_else(untold)?).map(Some)
     }
 
     /// Both users' rows are read at once.
@@ -218,8 +218,4 @@ pub(super) struct RowRange<'a> {
 
 fn number(number: u64) -> AttributeValue {
     AttributeValue::N(number.to_string())
-}
-
-fn unavailable_text(text: &str) -> StoreError {
-    StoreError::Unavailable(text.into())
 }

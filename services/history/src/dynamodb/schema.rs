@@ -145,13 +145,9 @@ mod tests {
         let AttributeValue::B(key) = messages_of(&between("alice", "bob")) else {
             panic!("not bytes");
         };
-        let hex: String = key
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let key = u128::from_be_bytes(key.as_ref().try_into().unwrap());
         // sha256("\x01\x05alice\x03bob"), of which the first half.
-        assert_eq!(hex, "ebb54c923229e86d94dde00db98579b7");
+        assert_eq!(format!("{key:032x}"), "ebb54c923229e86d94dde00db98579b7");
     }
 
     proptest! {

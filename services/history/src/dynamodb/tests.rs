@@ -6,7 +6,10 @@ use std::time::Duration;
 use duologue_dynamodb::tables::{Problem, TableSpec, create};
 use duologue_dynamodb::testing::{Connector, Engine, Fault, Faults};
 use duologue_dynamodb::{DynamoDb, Options};
-use duologue_proto::ids::{Seq, UnixMillis};
+use duologue_proto::history::{
+    Appended, Draft, Intent, Run, SyncRequest, Unsettled, UnsettledReason,
+};
+use duologue_proto::ids::{MessageId, Seq, UnixMillis};
 use duologue_proto::message::Cursor;
 use duologue_runtime::clock::{Clock, ManualClock, SeededRandom};
 use futures_util::future::join_all;
@@ -16,7 +19,8 @@ use super::{DynamoStore, OpenError};
 use crate::contract_tests::{
     START, all, between, message, remote, run_at, sized_message, stored, user, waits,
 };
-use crate::store::{PutOutcome, PutStop, Store as _, StoreError, Window};
+use crate::history::History;
+use crate::store::{PutOutcome, PutStop, Store, StoreError, Window};
 
 struct World {
     engine: Arc<Engine>,
@@ -271,6 +275,60 @@ async fn a_replica_whose_time_is_off_is_told_so_until_it_is_right() {
     world.server.set(START);
     world.faults.plan("GetItem", [Fault::FailBefore; 3]);
     assert!(world.store.check_time(START).await.is_err());
+}
+
+/// It stores nothing, and names no time to sync from, until its clock is right.
+#[tokio::test(start_paused = true)]
+async fn a_history_whose_clock_is_off_refuses_to_append_and_to_sync() {
+    let world = World::new().await;
+    let store: Arc<dyn Store> = Arc::new(world.store);
+    let history = History::new(Arc::clone(&store), Arc::new(world.clock.clone()));
+    let request = SyncRequest {
+        user: user("bob"),
+        token: String::new(),
+        named: Vec::new(),
+        after: None,
+        max_conversations: 10,
+    };
+    for off in [Duration::from_mins(10), Duration::from_secs(45)] {
+        world.server.set(START.plus(off));
+        let refused = history.append(run("a")).await;
+        assert!(matches!(
+            refused[..],
+            [Appended::Unsettled(Unsettled {
+                reason: UnsettledReason::Unavailable,
+                ..
+            })]
+        ));
+        assert!(history.sync(request.clone()).await.is_err());
+        let cursor = Cursor::asked(Some(Seq(0)), None);
+        let (bob, alice) = (user("bob"), user("alice"));
+        let moved = history.advance_cursor(&bob, &alice, cursor);
+        assert!(moved.await.is_ok(), "what changes nothing needs no time");
+    }
+    world.server.set(START);
+    let stored = history.append(run("a")).await;
+    assert!(matches!(
+        stored[..],
+        [Appended::Stored {
+            duplicate: false,
+            ..
+        }]
+    ));
+    assert_eq!(history.sync(request).await.unwrap().conversations.len(), 1);
+}
+
+fn run(id: &str) -> Run {
+    Run {
+        sender: user("alice"),
+        peer: user("bob"),
+        drafts: vec![Draft {
+            message_id: MessageId::parse(id).unwrap(),
+            after_seq: Some(Seq(0)),
+            body: bytes::Bytes::from_static(b"body"),
+            intent: Intent::Store,
+        }],
+    }
 }
 
 #[tokio::test(start_paused = true)]
