@@ -32,9 +32,10 @@ use crate::directory::LAST_SEEN_KEPT;
 
 /// Partitions of the list: each takes a thousand changes a second. For ever the same.
 pub const LIST_BUCKETS: u64 = 16;
-/// Hints read at once from one partition, at least and at most.
+/// Hints read at once from one partition, at least.
 const MIN_HINTS: usize = 8;
-const MAX_HINTS: usize = 100;
+/// The same at most.
+pub const MAX_HINTS: usize = 100;
 
 /// One partition of the list, as far as it was read.
 struct Bucket {
