@@ -10,6 +10,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::{RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::{Builder, StalledStreamProtectionConfig};
 
 use crate::server_time::{Observer, ServerTime};
@@ -64,7 +65,10 @@ impl DynamoDb {
     pub fn new(sdk: &SdkConfig, options: Options) -> Result<Self, ConfigError> {
         let region = sdk.region().ok_or(ConfigError::NoRegion)?.to_string();
         let server_time = Arc::new(ServerTime::default());
+        // The SDK's own would be shared with every other client of the process.
+        let budget = RetryPartition::custom("duologue").token_bucket(TokenBucket::default());
         let base = Builder::from(sdk)
+            .retry_partition(budget.build())
             .interceptor(Observer::new(&server_time))
             .timeout_config(timeouts())
             // An attempt's timeout covers the body of its answer, too.
@@ -81,7 +85,7 @@ impl DynamoDb {
     }
 
     /// For reads, and for writes that may be applied twice. The SDK repeats what
-    /// failed, with backoff and jitter, within a budget that all calls share.
+    /// failed, with backoff and jitter, within a budget that all of them share.
     pub fn repeating(&self) -> &Client {
         &self.repeating
     }

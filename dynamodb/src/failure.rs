@@ -51,7 +51,7 @@ pub fn classify<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> F
             answered(service.raw().status().as_u16(), service.err().meta())
         }
         // An answer that cannot be read says nothing.
-        _ => Failure::Unknown("the answer cannot be read".into()),
+        SdkError::ResponseError(_) | _ => Failure::Unknown("the answer cannot be read".into()),
     }
 }
 
@@ -72,12 +72,14 @@ fn dispatch(error: Option<&ConnectorError>) -> Failure {
     }
 }
 
+/// Only a refusal that names its reason is one of DynamoDB's: the SDK takes an answer
+/// that it cannot read for an error without a code.
 fn answered(status: u16, meta: &aws_sdk_dynamodb::error::ErrorMetadata) -> Failure {
     let code = meta.code().unwrap_or("no code");
     if THROTTLED.contains(&code) {
         return Failure::Throttled(code.into());
     }
-    if status >= 500 {
+    if !(400..500).contains(&status) || meta.code().is_none() {
         return Failure::Unknown(format!("{code} ({status})"));
     }
     // What fails validation may be quoted.
@@ -101,4 +103,71 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 fn chain(error: &(dyn Error + 'static)) -> String {
     let causes: Vec<String> = causes(error).map(ToString::to_string).collect();
     causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+    use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::client::{DynamoDb, Options};
+
+    /// Of one request over a real connection.
+    async fn failure(address: std::net::SocketAddr) -> Failure {
+        let credentials = Credentials::new("test", "test", None, None, "test");
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("eu-test-1"))
+            .endpoint_url(format!("http://{address}"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        let database = DynamoDb::new(&sdk, Options::default()).unwrap();
+        let asked = database.once().list_tables().send().await;
+        classify(&asked.unwrap_err())
+    }
+
+    /// Answers one request with what it is given, and closes.
+    async fn answering(answer: &'static str) -> Failure {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = async {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4_096];
+            assert!(peer.read(&mut request).await.unwrap() > 0);
+            peer.write_all(answer.as_bytes()).await.unwrap();
+        };
+        tokio::join!(failure(address), serve).0
+    }
+
+    #[tokio::test]
+    async fn what_reached_nobody_was_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        assert!(matches!(failure(address).await, Failure::NotSent(_)));
+    }
+
+    #[tokio::test]
+    async fn of_what_was_sent_and_not_answered_nothing_is_known() {
+        assert!(matches!(answering("").await, Failure::Unknown(_)));
+        let cut = "HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{\"TableNa";
+        assert!(matches!(answering(cut).await, Failure::Unknown(_)));
+        let garbled = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnay";
+        assert!(matches!(answering(garbled).await, Failure::Unknown(_)));
+        let elsewhere = "HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\n\r\nnay";
+        assert!(matches!(answering(elsewhere).await, Failure::Unknown(_)));
+        let broken = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+        assert!(matches!(answering(broken).await, Failure::Unknown(_)));
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_names_its_code() {
+        let refused = "HTTP/1.1 400 Bad Request\r\ncontent-length: 74\r\n\r\n\
+             {\"__type\":\"com.amazon.coral.service#AccessDeniedException\",\"Message\":\"no\"}";
+        let wanted = Failure::Refused("AccessDeniedException: no".into());
+        assert_eq!(answering(refused).await, wanted);
+    }
 }

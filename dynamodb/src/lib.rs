@@ -6,6 +6,7 @@
 pub mod client;
 mod deadline;
 pub mod failure;
+pub mod limits;
 pub mod server_time;
 pub mod tables;
 #[cfg(feature = "testing")]

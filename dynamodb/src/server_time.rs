@@ -22,7 +22,7 @@ use tokio::time::Instant;
 /// A `Date` is cut to seconds.
 const DATE_STEP: Duration = Duration::from_secs(1);
 /// An answer that took longer says too little about the time.
-const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
+pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// DynamoDB's clock.
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@
 mod create;
 mod inspect;
 
-pub use create::{CREATE_TIMEOUT, CreateError, Created, Recovery, create};
+pub use create::{CREATE_POLL, CREATE_TIMEOUT, CreateError, Created, Recovery, create};
 pub use inspect::{Problem, Report, TableFacts, check, describe};
 
 /// What a table must be.

@@ -192,6 +192,13 @@ impl ConversationId {
         let second = (!self.is_with_oneself()).then_some(&self.high);
         std::iter::once(&self.low).chain(second)
     }
+
+    /// Each user with the other one; once in a conversation with oneself.
+    pub fn sides(&self) -> impl Iterator<Item = (UserId, UserId)> {
+        let (low, high) = (&self.low, &self.high);
+        let second = (!self.is_with_oneself()).then(|| (high.clone(), low.clone()));
+        std::iter::once((low.clone(), high.clone())).chain(second)
+    }
 }
 
 impl fmt::Display for ConversationId {

@@ -32,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
         &[
             "duologue-chat",
             "duologue-client",
+            "duologue-dynamodb",
             "duologue-history",
             "duologue-presence",
             "duologue-proto",

@@ -16,7 +16,8 @@ use super::{code, rows};
 const LIMITS: &str = include_str!("../../../docs/limits.md");
 
 /// Where the crates are, and what their limits begin with in the table.
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 8] = [
+    ("dynamodb/src", "duologue_dynamodb"),
     ("proto/src", "duologue_proto"),
     ("runtime/src", "duologue_runtime"),
     ("services/chat/src", "duologue_chat"),
@@ -27,7 +28,7 @@ const CRATES: [(&str, &str); 7] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 37] = [
+const NO_LIMITS: [(&str, &str); 40] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -52,7 +53,10 @@ const NO_LIMITS: [(&str, &str); 37] = [
     ("duologue_presence", "MINUTE_MILLIS"),
     ("duologue_runtime", "EXIT_CODE_AT_ONCE"),
     ("duologue_runtime", "PREFACE_BYTES"),
+    ("duologue_dynamodb", "DATE_STEP"),
     // Of builds for tests only.
+    ("duologue_dynamodb", "MAX_LAG"),
+    ("duologue_dynamodb", "MAX_LATE"),
     ("duologue_runtime", "LINGER"),
     // Estimates, first sizes and thresholds within another limit.
     ("duologue_chat", "BUFFER_BYTES"),

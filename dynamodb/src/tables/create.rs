@@ -16,7 +16,7 @@ use crate::failure::{Failure, classify};
 /// Until a new table is ready.
 pub const CREATE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How often a new table is looked at.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+pub const CREATE_POLL: Duration = Duration::from_millis(500);
 
 /// What became of a table that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,7 @@ async fn create_one(
         Ok(_) => Ok(true),
         Err(error) => match error.as_service_error() {
             Some(error) if error.is_resource_in_use_exception() => Ok(false),
-            _ => Err(failed(name)(classify(&error))),
+            Some(_) | None => Err(failed(name)(classify(&error))),
         },
     }
 }
@@ -159,7 +159,7 @@ async fn wait_until_ready(
             Err(CreateError::Unusable {
                 problem: Problem::NotReady | Problem::Missing,
                 ..
-            }) if Instant::now() < deadline => tokio::time::sleep(POLL_INTERVAL).await,
+            }) if Instant::now() < deadline => tokio::time::sleep(CREATE_POLL).await,
             outcome => return outcome,
         }
     }

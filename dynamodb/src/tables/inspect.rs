@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, KeyType, MultiRegionConsistency, TableDescription, TableStatus,
     TimeToLiveStatus,
@@ -167,7 +168,7 @@ async fn facts(database: &DynamoDb, spec: &TableSpec) -> Result<TableFacts, Prob
     let answer = asked.send().await.map_err(|error| {
         let gone = error
             .as_service_error()
-            .is_some_and(|error| error.is_resource_not_found_exception());
+            .is_some_and(DescribeTableError::is_resource_not_found_exception);
         if gone {
             Problem::Missing
         } else {
@@ -221,10 +222,12 @@ async fn time_to_live(database: &DynamoDb, table: &str) -> Result<Option<String>
 }
 
 fn problem(failure: Failure) -> Problem {
-    match failure {
-        Failure::Refused(text) if text.starts_with("AccessDenied") => Problem::NotAllowed(text),
-        failure => Problem::Unreachable(failure.to_string()),
+    if let Failure::Refused(text) = &failure
+        && text.starts_with("AccessDenied")
+    {
+        return Problem::NotAllowed(text.clone());
     }
+    Problem::Unreachable(failure.to_string())
 }
 
 /// As [`TableSpec::schema`] has it; indexes are no part of Duologue's tables.
@@ -246,4 +249,69 @@ fn schema(table: &TableDescription) -> String {
         }));
     }
     parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+    use super::super::{Key, KeyKind};
+    use super::*;
+    use crate::client::Options;
+
+    const SPEC: TableSpec = TableSpec {
+        name: "messages",
+        partition: Key {
+            name: "p",
+            kind: KeyKind::Bytes,
+        },
+        sort: None,
+        time_to_live: None,
+    };
+
+    fn replicated(strong: bool) -> TableFacts {
+        TableFacts {
+            name: "messages".into(),
+            id: None,
+            deletion_protection: true,
+            replicas: vec!["us-east-1".into()],
+            schema: SPEC.schema(),
+            ready: true,
+            strong_across_regions: strong,
+            time_to_live: None,
+        }
+    }
+
+    fn in_region(region: &'static str, home: Option<&str>) -> DynamoDb {
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region))
+            .build();
+        let options = Options {
+            home_region: home.map(Into::into),
+            ..Options::default()
+        };
+        DynamoDb::new(&sdk, options).unwrap()
+    }
+
+    #[test]
+    fn a_table_with_replicas_is_used_only_at_home_or_with_strong_consistency() {
+        let refused = Err(Problem::Replicated("us-east-1".into()));
+        let judged = |home, strong| {
+            let database = in_region("eu-west-1", home);
+            judge(&database, &SPEC, replicated(strong))
+        };
+        assert_eq!(judged(None, false), refused);
+        assert_eq!(judged(Some("us-east-1"), false), refused);
+        assert!(judged(Some("eu-west-1"), false).is_ok());
+        assert!(judged(None, true).is_ok());
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_told_from_what_does_not_answer() {
+        let denied = Failure::Refused("AccessDeniedException: not authorized".into());
+        assert!(matches!(problem(denied), Problem::NotAllowed(_)));
+        let lost = Failure::Unknown("timed out".into());
+        assert!(matches!(problem(lost), Problem::Unreachable(_)));
+    }
 }

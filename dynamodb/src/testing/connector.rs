@@ -68,6 +68,10 @@ impl Connector {
     }
 
     /// A client that goes this way.
+    ///
+    /// # Panics
+    ///
+    /// Never: the Region is given.
     pub fn client(&self, options: Options) -> DynamoDb {
         let sdk = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())

@@ -43,6 +43,10 @@ impl Default for Engine {
 
 impl Engine {
     /// One without tables.
+    ///
+    /// # Panics
+    ///
+    /// If a database in memory cannot be opened.
     pub fn new() -> Self {
         let memory = || Database::memory().expect("a database in memory opens");
         Self {

@@ -1,11 +1,14 @@
 //! What every engine promises, as one suite that runs over each of them.
 //!
-//! `contract!` makes one test per promise; an engine says only how a store is made.
+//! `contract!` makes one test per promise; an engine says only how a store is made. Two
+//! promises only an engine with one writer can give.
 
 mod puts;
 mod reads;
+pub(crate) mod remote;
 mod rows;
 
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -29,21 +32,26 @@ pub(crate) struct Fixture {
     pub(crate) _directory: Option<tempfile::TempDir>,
 }
 
-/// Makes a module of tests over the engine whose fixtures `$make` makes.
+/// Makes a module of tests over the fixtures that `$make` makes: each promise over each
+/// of them. `$attributes` are those of the tests.
 macro_rules! contract {
-    ($make:path, $module:ident: $($promise:ident)*) => {
+    ($attributes:tt, $make:path, $module:ident: $($promise:ident)*) => {
         $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $promise() {
-                $module::$promise($make()).await;
+            attributed! {
+                $attributes
+                async fn $promise() {
+                    for fixture in $make().await {
+                        $module::$promise(fixture).await;
+                    }
+                }
             }
         )*
     };
-    ($engine:ident, $make:path) => {
+    ($engine:ident, $attributes:tt, $make:path) => {
         mod $engine {
             use super::*;
 
-            contract! { $make, puts:
+            contract! { $attributes, $make, puts:
                 a_stored_message_is_read_back_as_it_was
                 an_occupied_slot_answers_with_its_holder_and_changes_nothing
                 a_put_that_is_tried_again_meets_itself
@@ -51,26 +59,25 @@ macro_rules! contract {
                 an_occupied_slot_amid_a_stored_run_answers_with_its_holder
                 runs_put_at_once_are_stored_as_one_by_one
                 a_run_is_stored_up_to_a_slot_that_another_writer_filled
-                a_slot_after_an_absent_one_is_refused
                 a_run_that_is_none_is_refused_and_changes_nothing
                 of_many_writers_of_one_slot_exactly_one_wins
                 racing_runs_leave_no_gap_and_no_lie
                 a_put_long_after_its_reading_changes_nothing
-                a_caller_that_goes_away_changes_nothing
             }
 
-            contract! { $make, rows:
+            contract! { $attributes, $make, rows:
                 rows_are_there_for_both_users
                 a_conversation_with_oneself_has_one_row
                 rows_are_there_even_if_no_slot_was_filled
                 rows_known_to_be_durable_are_not_written_again
                 cursors_never_retreat
                 a_cursor_marks_its_conversation_active
+                a_conversation_that_is_new_keeps_its_cursors
                 a_stranger_has_no_cursor
                 the_highest_reading_never_falls
             }
 
-            contract! { $make, reads:
+            contract! { $attributes, $make, reads:
                 conversations_are_listed_in_order_and_in_pages
                 activity_is_paged_forward_in_order
                 activity_is_paged_backward_in_order
@@ -83,24 +90,58 @@ macro_rules! contract {
             }
         }
     };
+    (one_writer $engine:ident, $attributes:tt, $make:path) => {
+        mod $engine {
+            use super::*;
+
+            contract! { $attributes, $make, puts:
+                a_slot_after_an_absent_one_is_refused
+                a_caller_that_goes_away_changes_nothing
+            }
+        }
+    };
 }
 
-contract!(memory, make_memory);
-contract!(embedded, make_embedded);
+macro_rules! attributed {
+    ({ $($attributes:tt)* } $test:item) => { $($attributes)* $test };
+}
 
-fn make_memory() -> Fixture {
+contract!(memory, { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] }, make_memory);
+contract!(
+    one_writer memory_only,
+    { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] },
+    make_memory
+);
+contract!(embedded, { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] }, make_embedded);
+contract!(
+    one_writer embedded_only,
+    { #[tokio::test(flavor = "multi_thread", worker_threads = 2)] },
+    make_embedded
+);
+contract!(dynamodb, { #[tokio::test(start_paused = true)] }, remote::make);
+contract!(dynamodb_with_faults, { #[tokio::test(start_paused = true)] }, remote::make_faulty);
+contract!(
+    dynamodb_elsewhere,
+    {
+        #[tokio::test]
+        #[ignore = "needs a DynamoDB that the environment names, as AWS_ENDPOINT_URL_DYNAMODB"]
+    },
+    remote::make_elsewhere
+);
+
+fn make_memory() -> Ready<[Fixture; 1]> {
     use duologue_runtime::clock::SeededRandom;
 
     let clock = ManualClock::at(START);
     let store = crate::memory::MemoryStore::new(Arc::new(clock.clone()), &SeededRandom::new(1));
-    Fixture {
+    ready([Fixture {
         store: Arc::new(store),
         clock,
         _directory: None,
-    }
+    }])
 }
 
-fn make_embedded() -> Fixture {
+fn make_embedded() -> Ready<[Fixture; 1]> {
     use duologue_runtime::clock::SeededRandom;
 
     let clock = ManualClock::at(START);
@@ -110,11 +151,11 @@ fn make_embedded() -> Fixture {
         Arc::new(clock.clone()),
         &SeededRandom::new(1),
     );
-    Fixture {
+    ready([Fixture {
         store: Arc::new(store.unwrap()),
         clock,
         _directory: Some(directory),
-    }
+    }])
 }
 
 pub(crate) fn user(name: &str) -> UserId {

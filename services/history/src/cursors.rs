@@ -52,7 +52,7 @@ impl Shared {
                 moved: false,
             });
         }
-        let reading = self.time.reading();
+        let reading = self.time.reading().await?;
         let window = reading.window();
         let cursor = self
             .store

@@ -3,6 +3,7 @@
 mod append;
 pub mod committer;
 mod cursors;
+pub mod dynamodb;
 pub mod embedded;
 mod error;
 pub mod history;

@@ -68,7 +68,7 @@ impl Shared {
             return Ok(());
         }
         for _ in 0..MAX_REWRITES {
-            let reading = self.time.reading();
+            let reading = self.time.reading().await?;
             if !self.rows.contains(conversation, reading.window()) {
                 self.store
                     .put_activity(conversation, reading.window())

@@ -179,8 +179,15 @@ pub trait Store: Send + Sync + 'static {
     /// Whether it takes writes. An error is for good: the process must restart.
     fn writable(&self) -> Result<(), StoreError>;
 
-    /// Makes a clock reading durable, so that time does not run backward over a
-    /// restart.
+    /// Whether `now`, a reading of history's time just taken, is near the time of every
+    /// other writer of the engine. An engine with one writer has none.
+    async fn check_time(&self, now: UnixMillis) -> Result<(), StoreError> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// Makes sure that time does not run back behind a clock reading, also over a
+    /// restart: makes it durable, unless what [`Store::check_time`] refuses does that.
     async fn store_reading(&self, reading: UnixMillis) -> Result<(), StoreError>;
 
     /// Fills consecutive slots, each only if it is absent: always a prefix. The

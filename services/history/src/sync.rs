@@ -34,7 +34,7 @@ impl History {
     /// even one without messages.
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncPage, HistoryError> {
         let held = self.open_sync_token(&request)?;
-        let now = self.shared.time.durable_now().await;
+        let now = self.shared.time.durable_now().await.map_err(unavailable)?;
         // A token ahead of history's time is of a replica whose clock is ahead;
         // to take it for one of now only lists more.
         let since = held
@@ -44,7 +44,7 @@ impl History {
         let changed = self.ask(|shared| async move { shared.changed(&request, since).await });
         let (conversations, more) = changed.await.map_err(unavailable)?;
         let now = if planted(Mutant::TimeReadAtEnd) {
-            self.shared.time.durable_now().await
+            self.shared.time.durable_now().await.map_err(unavailable)?
         } else {
             now
         };

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::committer::rules::MAX_READING_AGE;
-use crate::store::{Store, Window};
+use crate::store::{Store, StoreError, Window};
 
 /// Neither is a put sent, nor a message answered as stored, later than this
 /// after the reading that its rows come from.
@@ -66,13 +66,15 @@ impl Time {
         now.max(UnixMillis(given))
     }
 
-    /// The time now, to be judged later by [`Time::is_old`].
-    pub(crate) fn reading(&self) -> Reading {
+    /// The time now, to be judged later by [`Time::is_old`]; refused if it is not that
+    /// of the other replicas.
+    pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
+        self.store.check_time(self.now()).await?;
         let taken = Instant::now();
-        Reading {
+        Ok(Reading {
             at: self.now(),
             taken,
-        }
+        })
     }
 
     /// Whether the append deadline of a reading has passed, on history's clock
@@ -86,8 +88,10 @@ impl Time {
     /// The time now, for the v of a sync: it cannot lie more than
     /// [`READING_LAG`] ahead of history's time after a restart. Where the store
     /// takes no writes any longer, it is the latest time of which that is true: an
-    /// earlier v only lists more, and reads go on.
-    pub(crate) async fn durable_now(&self) -> UnixMillis {
+    /// earlier v only lists more, and reads go on. Refused if it is not that of the other
+    /// replicas.
+    pub(crate) async fn durable_now(&self) -> Result<UnixMillis, StoreError> {
+        self.store.check_time(self.now()).await?;
         let now = self.now();
         if !self.is_covered(now) {
             // The semaphore is never closed; without a permit the reading would
@@ -99,7 +103,7 @@ impl Time {
                 tracing::debug!(%error, "a sync goes on from an earlier time");
             }
         }
-        now.min(self.store.highest_reading().plus(READING_LAG))
+        Ok(now.min(self.store.highest_reading().plus(READING_LAG)))
     }
 
     fn is_covered(&self, now: UnixMillis) -> bool {

@@ -42,6 +42,7 @@ pub(super) fn constants() -> Named {
         runtime(),
         chat(),
         history(),
+        dynamodb(),
         presence(),
         client(),
         program(),
@@ -197,6 +198,23 @@ fn history() -> Named {
         duologue_history::limits::JOURNALS_BYTES,
         duologue_history::limits::MAX_OPEN_FILES,
         duologue_history::limits::WORKERS,
+        duologue_history::limits::MAX_SKEW,
+        duologue_history::limits::MAX_PAGE_SLOTS,
+        duologue_history::limits::MAX_PAGE_ROWS,
+        duologue_history::limits::MAX_CURSOR_ROUNDS,
+        duologue_history::limits::MAX_IDENTITY_ROUNDS,
+    ]
+}
+
+fn dynamodb() -> Named {
+    named![
+        duologue_dynamodb::limits::CONNECT_TIMEOUT,
+        duologue_dynamodb::limits::ATTEMPT_TIMEOUT,
+        duologue_dynamodb::limits::OPERATION_TIMEOUT,
+        duologue_dynamodb::limits::MAX_ATTEMPTS,
+        duologue_dynamodb::limits::MAX_ROUND_TRIP,
+        duologue_dynamodb::limits::CREATE_TIMEOUT,
+        duologue_dynamodb::limits::CREATE_POLL,
     ]
 }
 

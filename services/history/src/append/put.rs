@@ -44,7 +44,15 @@ impl Batch<'_> {
     /// Puts the chosen entries into the slots behind the head. What is stored is
     /// answered.
     pub(super) async fn put(&mut self, plan: &Plan) -> Put {
-        let reading = self.shared.time.reading();
+        let reading = match self.shared.time.reading().await {
+            Ok(reading) => reading,
+            Err(error) => {
+                return Put {
+                    stored: 0,
+                    stopped: Some(Stopped::Failed(error)),
+                };
+            }
+        };
         let messages = self.seal(plan, reading);
         let mut attempt = Attempt {
             reading,

@@ -130,7 +130,7 @@ impl<S: Stored> Plan<'_, S> {
             self.mark_active(&run.conversation, run.rows.window);
         }
         if run.rows.new_conversation {
-            for (user, peer) in sides(&run.conversation) {
+            for (user, peer) in run.conversation.sides() {
                 self.changes.conversations.insert((user, peer));
             }
         }
@@ -202,7 +202,7 @@ impl<S: Stored> Plan<'_, S> {
     }
 
     fn mark_active(&mut self, conversation: &ConversationId, window: Window) {
-        for (user, peer) in sides(conversation) {
+        for (user, peer) in conversation.sides() {
             self.changes
                 .activity
                 .insert((user, Activity { window, peer }));
@@ -239,16 +239,8 @@ impl<S: Stored> Plan<'_, S> {
     }
 }
 
-/// Each user of a conversation with the other one; once in a conversation with
-/// oneself.
-fn sides(conversation: &ConversationId) -> impl Iterator<Item = (UserId, UserId)> {
-    let (low, high) = (conversation.low(), conversation.high());
-    let second = (!conversation.is_with_oneself()).then(|| (high.clone(), low.clone()));
-    std::iter::once((low.clone(), high.clone())).chain(second)
-}
-
 /// The first slot of a run; or why it is none.
-fn first_slot(run: &PutRun) -> Result<Seq, &'static str> {
+pub(crate) fn first_slot(run: &PutRun) -> Result<Seq, &'static str> {
     let first = run.messages.first().ok_or("the run is empty")?;
     let first = first.envelope.seq;
     if first == Seq::ZERO {

@@ -135,6 +135,25 @@ pub(super) async fn a_cursor_marks_its_conversation_active(fixture: Fixture) {
     assert_eq!(fixture.activity("bob").await, [(window, "alice".into())]);
 }
 
+/// A writer that believes a conversation to be empty may be late.
+pub(super) async fn a_conversation_that_is_new_keeps_its_cursors(fixture: Fixture) {
+    let conversation = between("alice", "bob");
+    fixture.fill(&conversation, 1, 2).await;
+    let (alice, bob) = (user("alice"), user("bob"));
+    let cursor = Cursor::asked(Some(Seq(2)), Some(Seq(1)));
+    let put = fixture
+        .store
+        .put_cursor(&conversation, &bob, cursor, Window::of(START));
+    assert_eq!(put.await, Ok(cursor));
+    let late = fixture.put(vec![message(&conversation, 1, "late")]).await;
+    assert_eq!(late.stored, 0);
+    let held = Cursors {
+        own: cursor,
+        peer: Cursor::default(),
+    };
+    assert_eq!(fixture.store.cursors(&bob, &alice).await, Ok(held));
+}
+
 pub(super) async fn a_stranger_has_no_cursor(fixture: Fixture) {
     let cursor = Cursor::asked(Some(Seq(1)), None);
     let (conversation, carol) = (between("alice", "bob"), user("carol"));

@@ -87,7 +87,7 @@ pub(super) fn after_all(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-fn pair(conversation: &ConversationId) -> Vec<u8> {
+pub(crate) fn pair(conversation: &ConversationId) -> Vec<u8> {
     let (low, high) = (conversation.low(), conversation.high());
     let mut key = Vec::with_capacity(low.as_str().len() + high.as_str().len() + 10);
     push_id(&mut key, low);

@@ -10,7 +10,7 @@
 mod bundle;
 mod directory;
 mod journal;
-mod keys;
+pub(crate) mod keys;
 mod reads;
 mod step;
 mod tables;

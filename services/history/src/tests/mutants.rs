@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use super::faults::PutFault;
 use super::promises::{Device, Findings, check_conversation};
-use super::simulation::simulate;
+use super::simulation::{simulate, simulate_on_dynamodb};
 use super::{World, draft, fill, run, send};
 
 /// Seeds of the simulation that are tried.
@@ -20,11 +20,13 @@ const SEEDS: u64 = 40;
 enum Run {
     /// By some seed of the simulation.
     Simulated,
+    /// By some seed of the simulation over DynamoDB.
+    OnDynamoDb,
     /// By these steps.
     Steps(for<'a> fn(&'a World, &'a Findings) -> BoxFuture<'a, ()>),
 }
 
-use Run::{Simulated, Steps};
+use Run::{OnDynamoDb, Simulated, Steps};
 
 /// Each fault with the promise that it breaks.
 const CAUGHT: &[(Mutant, &str, Run)] = &[
@@ -69,6 +71,19 @@ const CAUGHT: &[(Mutant, &str, Run)] = &[
         "sync_lists_messages",
         Steps(|world, findings| a_writer_paused_before_its_put(world, findings).boxed()),
     ),
+];
+
+/// Those that are met on the way to DynamoDB, too.
+const CAUGHT_ON_DYNAMODB: &[(Mutant, &str, Run)] = &[
+    (Mutant::NextSlotAfterUnknown, "at_most_once", OnDynamoDb),
+    (Mutant::OwnBlockTakenForLoss, "at_most_once", OnDynamoDb),
+    (
+        Mutant::PutWithoutCondition,
+        "acknowledged_present",
+        OnDynamoDb,
+    ),
+    (Mutant::StaleMissingIsFinal, "at_most_once", OnDynamoDb),
+    (Mutant::NoSearchAfterBlock, "at_most_once", OnDynamoDb),
 ];
 
 const VANISHED: PutFault = PutFault::Unknown {
@@ -182,8 +197,10 @@ async fn a_writer_paused_before_its_put(world: &World, findings: &Findings) {
 
 /// The promises that a run has broken.
 fn broken(run: &Run, seed: u64) -> Vec<(&'static str, String)> {
-    let Steps(steps) = run else {
-        return simulate(seed);
+    let steps = match run {
+        Simulated => return simulate(seed),
+        OnDynamoDb => return simulate_on_dynamodb(seed),
+        Steps(steps) => steps,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -205,7 +222,7 @@ fn breaks(run: &Run, seed: u64, promise: &str) -> bool {
 #[test]
 fn every_planted_fault_breaks_its_promise_and_without_it_the_same_run_breaks_none() {
     let mut escaped = Vec::new();
-    for (mutant, promise, run) in CAUGHT {
+    for (mutant, promise, run) in CAUGHT.iter().chain(CAUGHT_ON_DYNAMODB) {
         let planted = plant(*mutant);
         let caught = (0..SEEDS).find(|seed| breaks(run, *seed, promise));
         drop(planted);

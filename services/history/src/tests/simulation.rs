@@ -13,9 +13,12 @@ use duologue_runtime::clock::{Clock, RandomExt as _, SeededRandom};
 use proptest::prelude::*;
 use tokio::time::Instant;
 
+use duologue_dynamodb::testing::{Faults, MAX_LATE};
+
 use super::faults::FaultyStore;
 use super::promises::{Device, Findings, Try, check_conversation, check_run, check_tries};
 use super::{START, draft, run, user};
+use crate::contract_tests::remote;
 use crate::history::History;
 use crate::memory::MemoryStore;
 use crate::store::Store;
@@ -32,22 +35,29 @@ const CLIENTS: [(&str, &str); 5] = [
 const ROUNDS: usize = 12;
 /// By then everything is stored, whatever fails.
 const MAX_ROUNDS: usize = 200;
+/// Of a thousand requests to DynamoDB so many meet a fault.
+const REMOTE_FAULTS_PER_THOUSAND: u64 = 60;
 
-/// Runs 200 times as fast as the tests' own time, and steps back at times.
+/// How fast history's time goes where nothing is measured against it.
+const FAST: u32 = 200;
+
+/// Runs so many times as fast as the tests' own time, and steps back at times.
 struct FastClock {
     start: Instant,
+    speed: u32,
     behind: AtomicU64,
 }
 
 impl Clock for FastClock {
     fn now(&self) -> UnixMillis {
-        let gone = self.start.elapsed() * 200;
+        let gone = self.start.elapsed() * self.speed;
         let behind = Duration::from_millis(self.behind.load(Ordering::SeqCst));
         START.plus(gone).minus(behind)
     }
 }
 
 struct Simulation {
+    /// What is stored, seen without faults.
     memory: Arc<dyn Store>,
     faults: Vec<Arc<FaultyStore>>,
     replicas: Vec<History>,
@@ -57,12 +67,19 @@ struct Simulation {
     findings: Findings,
 }
 
+impl FastClock {
+    fn new(speed: u32) -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            speed,
+            behind: AtomicU64::new(0),
+        })
+    }
+}
+
 impl Simulation {
     fn new(seed: u64) -> Self {
-        let clock = Arc::new(FastClock {
-            start: Instant::now(),
-            behind: AtomicU64::new(0),
-        });
+        let clock = FastClock::new(FAST);
         let random = SeededRandom::new(seed);
         let shared: Arc<dyn Clock> = clock.clone();
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&shared), &random));
@@ -79,6 +96,34 @@ impl Simulation {
         Self {
             memory,
             faults,
+            replicas,
+            clock,
+            random,
+            events: AtomicU64::new(0),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Over DynamoDB, each replica on a faulty way of its own. Time goes as fast as
+    /// DynamoDB's, whose clock does not step.
+    async fn on_dynamodb(seed: u64) -> Self {
+        let clock = FastClock::new(1);
+        let shared: Arc<dyn Clock> = clock.clone();
+        let server: Arc<dyn Clock> = FastClock::new(1);
+        let random = SeededRandom::new(seed);
+        let engine = remote::engine().await;
+        let truth = remote::client(&engine, &Arc::default(), &server);
+        let memory: Arc<dyn Store> = Arc::new(remote::open(truth, &shared, seed).await);
+        let mut replicas = Vec::new();
+        for _ in 0..3 {
+            let faults = Faults::seeded(random.number(), REMOTE_FAULTS_PER_THOUSAND);
+            let database = remote::client(&engine, &Arc::new(faults), &server);
+            let store = remote::open(database, &shared, seed).await;
+            replicas.push(History::new(Arc::new(store), Arc::clone(&shared)));
+        }
+        Self {
+            memory,
+            faults: Vec::new(),
             replicas,
             clock,
             random,
@@ -105,13 +150,19 @@ impl Simulation {
         head.map_or(Seq::ZERO, |head| head.envelope.seq)
     }
 
+    /// As long by history's time, whatever its speed. A replica of DynamoDB whose clock
+    /// is too far off would refuse.
     async fn rest(&self) {
         let millis = match self.below(8) {
             0 => self.below(2_000),
             _ => self.below(60),
         };
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-        let behind = [0, 0, 0, 120_000][usize::try_from(self.below(4)).unwrap()];
+        let (slower, step) = match self.clock.speed {
+            FAST => (1, 120_000),
+            _ => (FAST, 25_000),
+        };
+        tokio::time::sleep(Duration::from_millis(millis) * slower).await;
+        let behind = [0, 0, 0, step][usize::try_from(self.below(4)).unwrap()];
         self.clock.behind.store(behind, Ordering::SeqCst);
     }
 
@@ -233,6 +284,9 @@ impl Simulation {
         for faults in &self.faults {
             faults.land().await;
         }
+        if self.faults.is_empty() {
+            tokio::time::sleep(MAX_LATE).await;
+        }
         tries.into_iter().flatten().collect()
     }
 }
@@ -253,13 +307,22 @@ fn check_order(messages: &[Envelope], findings: &Findings) {
 
 /// Runs a seed, and returns the promises that it broke.
 pub(super) fn simulate(seed: u64) -> Vec<(&'static str, String)> {
+    judged(async { Simulation::new(seed) })
+}
+
+/// The same over DynamoDB.
+pub(super) fn simulate_on_dynamodb(seed: u64) -> Vec<(&'static str, String)> {
+    judged(Simulation::on_dynamodb(seed))
+}
+
+fn judged(simulation: impl Future<Output = Simulation>) -> Vec<(&'static str, String)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
     runtime.block_on(async {
-        let simulation = Simulation::new(seed);
+        let simulation = simulation.await;
         let tries = simulation.run().await;
         let findings = simulation.findings;
         let mut messages = Vec::new();
@@ -278,5 +341,14 @@ proptest! {
     #[test]
     fn any_runs_retries_and_faults_of_replicas_keep_the_promises(seed: u64) {
         prop_assert_eq!(simulate(seed), []);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_runs_retries_and_faults_on_the_way_to_dynamodb_keep_the_promises(seed: u64) {
+        prop_assert_eq!(simulate_on_dynamodb(seed), []);
     }
 }
