@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 44] = [
+const NO_LIMITS: [(&str, &str); 45] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -65,6 +65,7 @@ const NO_LIMITS: [(&str, &str); 44] = [
     ("duologue_chat", "LOW_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),
     ("duologue_history", "OPERATION_BYTES"),
+    ("duologue_presence", "MIN_HINTS"),
     ("duologue_runtime", "MIN_SWEEP_KEYS"),
     ("duologue_runtime", "BUDGET_WINDOW"),
     ("duologue_runtime", "RECONNECT_BASE"),

@@ -20,6 +20,9 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// which nobody of a killed node may be shown online; above [`DEAD_AFTER`] and
 /// two polls, so that it only shows when reads fail or are slow.
 pub const FADES_AFTER: Duration = Duration::from_millis(14_500);
+/// So long after its counter came to rest a lease is removed: nobody waits for that
+/// node any more, and there is room for [`crate::directory::MAX_NODES`].
+pub const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
 /// What the reads of leases have shown so far. As large as the last read.
 #[derive(Debug, Default)]
@@ -30,8 +33,7 @@ pub struct Observer {
 
 #[derive(Debug)]
 struct Observed {
-    incarnation: Incarnation,
-    counter: u64,
+    lease: Lease,
     /// The end of the read that first showed this counter.
     resting_since: Instant,
     /// The beginning of the last read that showed the counter before: it was
@@ -56,7 +58,9 @@ impl Observer {
         let mut before = std::mem::take(&mut self.nodes);
         for lease in leases {
             let observed = match before.remove(&lease.node) {
-                Some(seen) if seen.incarnation == lease.incarnation => seen.again(read, lease),
+                Some(seen) if seen.lease.incarnation == lease.incarnation => {
+                    seen.again(read, lease)
+                }
                 Some(_) | None => Observed::first(read, lease),
             };
             self.nodes.insert(lease.node.clone(), observed);
@@ -77,7 +81,7 @@ impl Observer {
         now: Instant,
     ) -> Liveness {
         match self.nodes.get(node) {
-            Some(seen) if seen.incarnation == *incarnation => seen.liveness(now),
+            Some(seen) if seen.lease.incarnation == *incarnation => seen.liveness(now),
             Some(_) | None if self.last_read_began >= Some(row_read_at) => Liveness::Dead,
             Some(_) | None => Liveness::Unknown,
         }
@@ -87,7 +91,7 @@ impl Observer {
     /// rested, or the last read shows another one in its place, or none.
     pub fn is_over(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
         let seen = self.nodes.get(node);
-        seen.is_none_or(|seen| seen.dead || seen.incarnation != *incarnation)
+        seen.is_none_or(|seen| seen.dead || seen.lease.incarnation != *incarnation)
     }
 
     /// When a read is due that would find the next node dead, if its counter rests
@@ -100,19 +104,31 @@ impl Observer {
             .min()
     }
 
+    /// Leases to be removed, by exactly what was seen. A node that comes back all the
+    /// same finds its lease lost, and what it registered is dead with or without it.
+    pub fn forgettable(&self) -> Vec<Lease> {
+        let rested = |seen: &&Observed| {
+            let rest = seen
+                .last_read_began
+                .saturating_duration_since(seen.resting_since);
+            seen.dead && rest >= FORGOTTEN_AFTER
+        };
+        let resting = self.nodes.values().filter(rested);
+        resting.map(|seen| seen.lease.clone()).collect()
+    }
+
     /// Whether reading the leases again would tell more about an incarnation:
     /// the last read does not show it.
     pub fn is_unfamiliar(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
         let seen = self.nodes.get(node);
-        seen.is_none_or(|seen| seen.incarnation != *incarnation)
+        seen.is_none_or(|seen| seen.lease.incarnation != *incarnation)
     }
 }
 
 impl Observed {
     fn first(read: ReadTime, lease: &Lease) -> Self {
         Self {
-            incarnation: lease.incarnation.clone(),
-            counter: lease.counter,
+            lease: lease.clone(),
             resting_since: read.ended,
             lived_at: None,
             last_read_began: read.began,
@@ -121,7 +137,7 @@ impl Observed {
     }
 
     fn again(self, read: ReadTime, lease: &Lease) -> Self {
-        if lease.counter > self.counter {
+        if lease.counter > self.lease.counter {
             return Self {
                 lived_at: Some(self.last_read_began),
                 ..Self::first(read, lease)

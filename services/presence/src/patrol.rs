@@ -7,7 +7,7 @@
 use duologue_proto::presence::PresenceError;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::lease::POLL_INTERVAL;
 use crate::presence::Presence;
@@ -42,8 +42,21 @@ impl Presence {
     async fn correct(&self, polled: &Notify) {
         loop {
             polled.notified().await;
+            self.forget_nodes().await;
             if let Err(error) = self.read_due().await {
                 debug!(%error, "changes of presence wait for the next poll");
+            }
+        }
+    }
+
+    /// Another replica may have been faster.
+    async fn forget_nodes(&self) {
+        let leases = self.observer().map(|nodes| nodes.forgettable());
+        for lease in leases.unwrap_or_default() {
+            match self.directory().forget(&lease).await {
+                Ok(true) => info!(node.id = %lease.node, "a node is forgotten"),
+                Ok(false) => {}
+                Err(error) => debug!(%error, "a node was not forgotten"),
             }
         }
     }

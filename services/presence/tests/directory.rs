@@ -67,20 +67,20 @@ macro_rules! contract {
             )*
         }
 
-        mod dynamodb_local {
+        mod dynamodb_elsewhere {
             use super::*;
             $(
                 #[tokio::test]
-                #[ignore = "cargo xtask dynamodb-contract"]
+                #[ignore = "needs a DynamoDB that the environment names, as AWS_ENDPOINT_URL_DYNAMODB"]
                 async fn $always() {
-                    super::$always(engines::dynamodb_local().await).await;
+                    super::$always(engines::dynamodb_elsewhere().await).await;
                 }
             )*
             $(
                 #[tokio::test]
-                #[ignore = "cargo xtask dynamodb-contract"]
+                #[ignore = "needs a DynamoDB that the environment names, as AWS_ENDPOINT_URL_DYNAMODB"]
                 async fn $settled() {
-                    super::$settled(engines::dynamodb_local().await).await;
+                    super::$settled(engines::dynamodb_elsewhere().await).await;
                 }
             )*
         }

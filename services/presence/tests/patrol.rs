@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use duologue_presence::directory::{Lease, Renewed, UserRows};
-use duologue_presence::lease::{Observer, POLL_INTERVAL};
+use duologue_presence::lease::{FORGOTTEN_AFTER, Observer, POLL_INTERVAL};
 use duologue_presence::{Directory, MemoryDirectory, Nodes, Presence};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{PresenceError, Registered, Route, UserPresence};
@@ -298,6 +298,30 @@ async fn users_of_living_nodes_are_not_read_again() {
     let before = system.directory.lookups.load(Ordering::SeqCst);
     sleep(secs(60)).await;
     assert_eq!(system.directory.lookups.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_never_returns_is_forgotten_and_what_it_left_stays_dead() {
+    let mut system = System::start();
+    system.node("n1").await;
+    system.node("n2").await;
+    sleep(secs(5)).await;
+    system.connect("alice", "phone", "n1").await;
+    system.kill("n1");
+    sleep(FORGOTTEN_AFTER.saturating_sub(secs(10))).await;
+    let nodes = async || {
+        let leases = system.directory.leases().await.unwrap();
+        let names = leases.iter().map(|lease| lease.node.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(nodes().await, ["n1", "n2"]);
+    sleep(secs(20)).await;
+    assert_eq!(nodes().await, ["n2"]);
+    let asked = system.presence.presence(&[user("alice")]).await;
+    assert!(!asked.unwrap()[0].online);
+    let mut late = lease("n1", "i0");
+    late.counter = 1_000;
+    assert_eq!(system.directory.renew(&late).await, Ok(Renewed::Lost));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ const ENVIRONMENT: [(&str, &str); 3] = [
 /// The crates with an engine on DynamoDB; their tests that need the real one are
 /// ignored and have this in their names.
 const ENGINES: [&str; 2] = ["duologue-history", "duologue-presence"];
-const TESTS: &str = "dynamodb_local";
+const TESTS: &str = "dynamodb_elsewhere";
 
 /// How to run DynamoDB Local.
 #[derive(Args)]

@@ -269,9 +269,17 @@ fn presence() -> Named {
         duologue_presence::presence::MAX_OWED_READINGS,
         duologue_presence::presence::MAX_LOOKUP_USERS,
         duologue_runtime::lease::RENEW_INTERVAL,
+        duologue_presence::dynamodb::MAX_TRIES,
+        duologue_presence::dynamodb::RETRY_PAUSE,
+        duologue_presence::dynamodb::RETRY_AFTER,
+        duologue_presence::dynamodb::CONCURRENT_LOOKUPS,
+        duologue_presence::dynamodb::MAX_USER_PAGES,
+        duologue_presence::dynamodb::LIST_BUCKETS,
+        duologue_presence::dynamodb::MAX_HINTS,
         duologue_presence::lease::POLL_INTERVAL,
         duologue_runtime::lease::DEAD_AFTER,
         duologue_presence::lease::FADES_AFTER,
+        duologue_presence::lease::FORGOTTEN_AFTER,
     ]
 }
 

@@ -17,10 +17,11 @@ impl DynamoDirectory {
     /// Over whatever another start has, so that the last start wins. Of the same start
     /// only over a lower counter: a late try lowers nothing.
     pub(super) async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
-        let leases = self.all_leases().await?;
-        let known = leases.iter().any(|held| held.node == lease.node);
-        if leases.len() >= MAX_NODES && !known {
-            return Err(unavailable());
+        if self.count(NODES_PARTITION, None).await? >= MAX_NODES {
+            let leases = self.all_leases().await?;
+            if !leases.iter().any(|held| held.node == lease.node) {
+                return Err(unavailable());
+            }
         }
         let put = self.db.once().put_item().table_name(&self.table);
         let put = put

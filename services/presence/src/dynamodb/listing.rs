@@ -7,6 +7,10 @@
 //! a hint is removed only in the version that was read *before* the routes were, of
 //! which there was none. A removal that goes through after the put has then read the
 //! put's version, and after it the route.
+//!
+//! So no version may come twice: every try of a put makes its own, and the client does
+//! not repeat it. A try that arrives late would otherwise bring back a version of which
+//! a removal is under way.
 
 use std::collections::VecDeque;
 
@@ -28,9 +32,10 @@ use crate::directory::LAST_SEEN_KEPT;
 
 /// Partitions of the list: each takes a thousand changes a second. For ever the same.
 pub const LIST_BUCKETS: u64 = 16;
-/// Hints read at once from one partition, at least and at most.
+/// Hints read at once from one partition, at least.
 const MIN_HINTS: usize = 8;
-const MAX_HINTS: usize = 100;
+/// The same at most.
+pub const MAX_HINTS: usize = 100;
 
 /// One partition of the list, as far as it was read.
 struct Bucket {
@@ -49,13 +54,16 @@ struct Hint {
 impl DynamoDirectory {
     /// Puts the hint of a user whose route is in force.
     pub(super) async fn list(&self, user: &UserId) -> Result<(), PresenceError> {
-        let put = self.db.repeating().put_item().table_name(&self.table);
+        let put = self.db.once().put_item().table_name(&self.table);
         let put = put
             .item(PARTITION, text(&partition_of(user)))
             .item(SORT, text(user.as_str()))
-            .item(VERSION, bytes(self.random.number().to_be_bytes()))
             .return_consumed_capacity(ReturnConsumedCapacity::Total);
-        put.send().await.map_err(|error| failed(&error))?;
+        let attempt = || {
+            let version = bytes(self.random.number().to_be_bytes());
+            put.clone().item(VERSION, version).send()
+        };
+        settle(&*self.random, attempt).await?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What is asked for by user. Strong reads: who looks routes up has stored a message,
 //! and must find everyone who registered before (design §4).
 
-use duologue_dynamodb::sdk::types::ReturnConsumedCapacity;
+use duologue_dynamodb::sdk::types::{ReturnConsumedCapacity, Select};
 use duologue_proto::ids::{UnixMillis, UserId};
 use duologue_proto::presence::PresenceError;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -57,6 +57,24 @@ impl DynamoDirectory {
         }
         error!(user.id = %user, "a user has too many rows");
         Err(unavailable())
+    }
+
+    /// How many rows of the first page of a partition pass a filter.
+    pub(super) async fn count(
+        &self,
+        partition: &str,
+        filter: Option<&str>,
+    ) -> Result<usize, PresenceError> {
+        let query = self.db.repeating().query().table_name(&self.table);
+        let query = query
+            .key_condition_expression("p = :p")
+            .set_filter_expression(filter.map(str::to_owned))
+            .expression_attribute_values(":p", text(partition))
+            .select(Select::Count)
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let page = query.send().await.map_err(|error| failed(&error))?;
+        Ok(usize::try_from(page.count).unwrap_or_default())
     }
 }
 

@@ -23,7 +23,7 @@ use duologue_runtime::clock::{Clock, Random};
 use crate::directory::{Directory, Lease, Renewed, UserRows};
 
 pub use self::call::{MAX_TRIES, RETRY_AFTER, RETRY_PAUSE};
-pub use self::listing::LIST_BUCKETS;
+pub use self::listing::{LIST_BUCKETS, MAX_HINTS};
 pub use self::lookup::{CONCURRENT_LOOKUPS, MAX_USER_PAGES};
 pub use self::rows::TABLE;
 

@@ -104,9 +104,12 @@ impl DynamoDirectory {
     /// A bound on what a lookup reads, so it may be passed by those who register at
     /// once.
     async fn check_room(&self, route: &Route) -> Result<(), PresenceError> {
+        let count = self.count(route.user.as_str(), Some("attribute_exists(e)"));
+        if count.await? < MAX_ROUTES_PER_USER {
+            return Ok(());
+        }
         let routes = self.rows_of(&route.user).await?.routes;
-        let known = routes.iter().any(|held| held.device == route.device);
-        if routes.len() < MAX_ROUTES_PER_USER || known {
+        if routes.iter().any(|held| held.device == route.device) {
             Ok(())
         } else {
             Err(unavailable())

@@ -42,10 +42,13 @@ pub(crate) async fn dynamodb_with_faults(seed: u64) -> Engine {
     Arc::new(Persistent { failing, sound })
 }
 
-/// DynamoDB Local, where the environment says; a table of its own every time.
-pub(crate) async fn dynamodb_local() -> Engine {
+/// A DynamoDB that the environment names; a table of its own every time.
+pub(crate) async fn dynamodb_elsewhere() -> Engine {
     let endpoint = std::env::var_os("AWS_ENDPOINT_URL_DYNAMODB");
-    assert!(endpoint.is_some(), "run by `cargo xtask dynamodb-contract`");
+    assert!(
+        endpoint.is_some(),
+        "`cargo xtask dynamodb-contract` runs this"
+    );
     let options = Options {
         table_prefix: format!("{}-", SystemRandom.id()),
         ..Options::default()

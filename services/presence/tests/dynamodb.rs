@@ -1,0 +1,247 @@
+//! The directory on DynamoDB where the contract of every engine does not reach:
+//! answers that are lost, rows whose time is over, and what a call costs.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use duologue_dynamodb::Options;
+use duologue_dynamodb::tables::create;
+use duologue_dynamodb::testing::{Connector, Engine, Fault, Faults};
+use duologue_presence::directory::{GONE_KEPT, LAST_SEEN_KEPT, Lease, Renewed};
+use duologue_presence::dynamodb::{MAX_TRIES, RETRY_AFTER, TABLE};
+use duologue_presence::{Directory, DynamoDirectory};
+use duologue_proto::ids::{Incarnation, NodeId, UnixMillis};
+use duologue_proto::presence::{PresenceError, Registered, Route};
+use duologue_runtime::clock::{Clock as _, ManualClock, SeededRandom};
+use support::{registered_again, route, user};
+
+const NOON: UnixMillis = UnixMillis(1_800_000_000_000);
+const IN_FORCE: Registered = Registered::InForce { replaced: None };
+const UNAVAILABLE: PresenceError = PresenceError::Unavailable {
+    retry_after: Some(RETRY_AFTER),
+};
+
+struct World {
+    directory: DynamoDirectory,
+    faults: Arc<Faults>,
+    way: Connector,
+    clock: ManualClock,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (faults, clock) = (Arc::new(Faults::none()), ManualClock::at(NOON));
+        let tables = Arc::new(Engine::new());
+        let way = Connector::with(tables, faults.clone(), Arc::new(clock.clone()));
+        let db = way.client(Options::default());
+        create(&db, &[TABLE]).await.unwrap();
+        let random = Arc::new(SeededRandom::new(1));
+        Self {
+            directory: DynamoDirectory::new(db, Arc::new(clock.clone()), random),
+            faults,
+            way,
+            clock,
+        }
+    }
+
+    async fn register(&self, route: &Route) -> Registered {
+        self.directory.register(route).await.unwrap()
+    }
+
+    async fn routes(&self, name: &str) -> Vec<Route> {
+        let mut rows = self.directory.lookup(&[user(name)]).await.unwrap();
+        rows.remove(0).routes
+    }
+
+    async fn last_seen(&self, name: &str) -> Option<UnixMillis> {
+        let mut rows = self.directory.lookup(&[user(name)]).await.unwrap();
+        rows.remove(0).last_seen
+    }
+
+    async fn release(&self, route: &Route) -> bool {
+        let at = self.clock.now();
+        self.directory.release(route, at).await.unwrap()
+    }
+
+    /// Write and read units of what follows.
+    async fn units(&self, call: impl Future<Output = ()>) -> (f64, f64) {
+        self.way.ledger().clear();
+        call.await;
+        assert_eq!(self.way.ledger().uncounted(), Vec::<String>::new());
+        let counted = self.way.ledger().counted();
+        let of = |write: bool| {
+            let reads = |operation: &str| matches!(operation, "Query" | "GetItem");
+            let operations = counted
+                .iter()
+                .filter(|((operation, _), _)| reads(operation) != write);
+            operations.fold(0.0, |units, (_, counted)| units + counted.units)
+        };
+        (of(true), of(false))
+    }
+}
+
+fn replaced(route: Route) -> Registered {
+    Registered::InForce {
+        replaced: Some(route),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_loses_its_answer_is_told_whom_it_replaced_when_it_is_tried_again() {
+    for lost in [Fault::LoseReply, Fault::ServerError { applied: true }] {
+        let world = World::new().await;
+        let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
+        world.register(&old).await;
+        world.faults.plan("UpdateItem", [lost]);
+        assert_eq!(world.register(&new).await, replaced(old));
+        assert_eq!(world.routes("alice").await, [new]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_given_up_is_told_whom_it_replaced_when_it_is_asked_for_again() {
+    let world = World::new().await;
+    let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
+    world.register(&old).await;
+    let tries = usize::try_from(MAX_TRIES).unwrap();
+    world
+        .faults
+        .plan("UpdateItem", vec![Fault::LoseReply; tries]);
+    assert_eq!(world.directory.register(&new).await, Err(UNAVAILABLE));
+    assert_eq!(world.register(&new).await, replaced(old.clone()));
+    // And also when the session is registered under another start first.
+    let again = registered_again(&new, 1);
+    assert_eq!(world.register(&again).await, replaced(old));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_arrives_after_its_session_has_left_changes_nothing() {
+    let world = World::new().await;
+    let late = route("alice", "phone", 1);
+    let by = Duration::from_mins(1);
+    let tries = [Fault::Late(by), Fault::FailBefore, Fault::FailBefore];
+    world.faults.plan("UpdateItem", tries);
+    assert_eq!(world.directory.register(&late).await, Err(UNAVAILABLE));
+    assert!(!world.release(&late).await);
+    tokio::time::sleep(by).await;
+    assert_eq!(world.routes("alice").await, []);
+    assert_eq!(world.register(&late).await, Registered::Superseded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_is_not_answered_before_its_user_is_listed() {
+    let world = World::new().await;
+    let route = route("alice", "phone", 1);
+    let tries = usize::try_from(MAX_TRIES).unwrap();
+    world.faults.plan("PutItem", vec![Fault::FailBefore; tries]);
+    assert_eq!(world.directory.register(&route).await, Err(UNAVAILABLE));
+    assert_eq!(world.routes("alice").await, std::slice::from_ref(&route));
+    assert_eq!(world.register(&route).await, IN_FORCE);
+    let listed = world.directory.users(None, 9).await.unwrap();
+    assert_eq!(listed, [user("alice")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_stopped_halfway_is_finished_when_it_is_repeated() {
+    let world = World::new().await;
+    let route = route("alice", "phone", 1);
+    world.register(&route).await;
+    let tries = usize::try_from(MAX_TRIES).unwrap();
+    // The last seen time.
+    world.faults.plan("PutItem", vec![Fault::FailBefore; tries]);
+    let failed = world.directory.release(&route, NOON).await;
+    assert_eq!(failed, Err(UNAVAILABLE));
+    assert_eq!(world.last_seen("alice").await, None);
+    let later = NOON.plus(Duration::from_secs(30));
+    assert_eq!(world.directory.release(&route, later).await, Ok(false));
+    assert_eq!(world.last_seen("alice").await, Some(NOON));
+    assert_eq!(world.directory.users(None, 9).await, Ok(Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_or_failing_read_is_an_error_and_not_offline() {
+    let world = World::new().await;
+    world.register(&route("alice", "phone", 1)).await;
+    let error = Fault::ServerError { applied: false };
+    for fault in [Fault::Throttle, error, Fault::FailBefore, Fault::Hang] {
+        world.faults.plan("Query", vec![fault; 3]);
+        let asked = world.directory.lookup(&[user("alice")]).await;
+        assert_eq!(asked, Err(UNAVAILABLE), "{fault:?}");
+    }
+    assert_eq!(world.routes("alice").await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_counts_for_an_hour_although_its_row_stays() {
+    let world = World::new().await;
+    let route = route("alice", "phone", 1);
+    world.register(&route).await;
+    assert!(world.release(&route).await);
+    world
+        .clock
+        .advance(GONE_KEPT.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(world.register(&route).await, Registered::Superseded);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.register(&route).await, IN_FORCE);
+    // A row in force is never over.
+    world.clock.advance(LAST_SEEN_KEPT);
+    assert_eq!(world.routes("alice").await, std::slice::from_ref(&route));
+    assert_eq!(world.register(&route).await, IN_FORCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_seen_is_forgotten_after_its_time_although_its_row_stays() {
+    let world = World::new().await;
+    let route = route("alice", "phone", 1);
+    world.register(&route).await;
+    world.release(&route).await;
+    world
+        .clock
+        .advance(LAST_SEEN_KEPT.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(world.last_seen("alice").await, Some(NOON));
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.last_seen("alice").await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_loses_its_answer_is_in_force() {
+    let world = World::new().await;
+    let mut lease = Lease {
+        node: NodeId::parse("n1").unwrap(),
+        incarnation: Incarnation::parse("i0").unwrap(),
+        address: "n1:1".to_owned(),
+        counter: 0,
+    };
+    world.directory.take(&lease).await.unwrap();
+    lease.counter = 1;
+    world.faults.plan("UpdateItem", [Fault::LoseReply]);
+    let renewed = world.directory.renew(&lease).await;
+    assert_eq!(renewed, Ok(Renewed::InForce));
+    assert_eq!(world.directory.leases().await, Ok(vec![lease]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_cost() {
+    let world = World::new().await;
+    let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
+    let register = world.units(async { _ = world.register(&old).await });
+    // The route and the hint; whether there is room.
+    assert_eq!(register.await, (2.0, 1.0));
+    let lookup = world.units(async { _ = world.routes("alice").await });
+    assert_eq!(lookup.await, (0.0, 1.0));
+    let again = registered_again(&old, 1);
+    let register = world.units(async { _ = world.register(&again).await });
+    assert_eq!(register.await, (2.0, 0.0));
+    let register = world.units(async { _ = world.register(&new).await });
+    assert_eq!(register.await, (2.0, 1.0));
+    // A failed condition is paid for.
+    let late = world.units(async { _ = world.register(&old).await });
+    assert_eq!(late.await, (1.0, 1.0));
+    // The route, the time, the hint; and what is left.
+    let release = world.units(async { _ = world.release(&new).await });
+    assert_eq!(release.await, (3.0, 2.0));
+}
