@@ -27,5 +27,9 @@ pub mod relay {
     }
 }
 
-/// The descriptors of every file of the contract, for reflection.
+/// The descriptors of every file of the public contract, for reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");
+
+/// The descriptors of what services say to each other, and of what that imports.
+/// A public server does not know of it.
+pub const INTERNAL_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/internal.bin");

@@ -7,23 +7,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use prost::Message as _;
+use prost_types::FileDescriptorSet;
 
-/// The `.proto` files, below `proto/`.
-const FILES: [&str; 2] = [
-    "duologue/chat/v1/chat.proto",
-    "duologue/relay/v1/relay.proto",
-];
+/// The public contract, below `proto/`.
+const PUBLIC: [&str; 1] = ["duologue/chat/v1/chat.proto"];
+
+/// What services say to each other. It is described apart: a public server must
+/// not know of it.
+const INTERNAL: [&str; 1] = ["duologue/relay/v1/relay.proto"];
 
 /// The folder, below the workspace root, that holds what is generated.
 pub(crate) const GENERATED: &str = "proto/src/generated";
 
 /// Writes the generated files to `target`, reading the contract below `root`.
 pub(crate) fn run(root: &Path, target: &Path) -> Result<()> {
-    let mut compiler = protox::Compiler::new([root.join("proto")])?;
-    compiler.include_source_info(true).include_imports(true);
-    compiler.open_files(FILES)?;
-    let documented = compiler.file_descriptor_set();
-
     std::fs::create_dir_all(target)
         .with_context(|| format!("cannot create {}", target.display()))?;
     // A client compiles no server code and the reverse.
@@ -31,19 +28,33 @@ pub(crate) fn run(root: &Path, target: &Path) -> Result<()> {
         .out_dir(target)
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
+        // Bodies and envelopes are not copied when they are read.
+        .bytes(".duologue.history.v1")
         .emit_rerun_if_changed(false)
-        .compile_fds(documented.clone())
+        .compile_fds(documented(root, &[&PUBLIC[..], &INTERNAL[..]].concat())?)
         .context("cannot generate code")?;
+    describe(root, &PUBLIC, &target.join("descriptors.bin"))?;
+    describe(root, &INTERNAL, &target.join("internal.bin"))
+}
 
+/// The descriptors of files and of what they import, with our comments.
+fn documented(root: &Path, files: &[&str]) -> Result<FileDescriptorSet> {
+    let mut compiler = protox::Compiler::new([root.join("proto")])?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_files(files)?;
+    Ok(compiler.file_descriptor_set())
+}
+
+/// Writes the descriptors of files and of what they import.
+fn describe(root: &Path, files: &[&str], target: &Path) -> Result<()> {
     // Our comments stay, so that tools which ask by reflection show them.
-    let mut described = documented;
+    let mut described = documented(root, files)?;
     for file in &mut described.file {
         if !file.package().starts_with("duologue.") {
             file.source_code_info = None;
         }
     }
-    std::fs::write(target.join("descriptors.bin"), described.encode_to_vec())
-        .context("cannot write the descriptor set")
+    std::fs::write(target, described.encode_to_vec()).context("cannot write the descriptor set")
 }
 
 #[cfg(test)]
