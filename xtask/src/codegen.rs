@@ -14,7 +14,7 @@ const PUBLIC: [&str; 1] = ["duologue/chat/v1/chat.proto"];
 
 /// What services say to each other. It is described apart: a public server must
 /// not know of it.
-const INTERNAL: [&str; 2] = [
+const INTERNAL: [&str; 3] = [
     "duologue/history/v1/history.proto",
     "duologue/presence/v1/presence.proto",
     "duologue/relay/v1/relay.proto",

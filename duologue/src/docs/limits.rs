@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 45] = [
+const NO_LIMITS: [(&str, &str); 46] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -63,6 +63,7 @@ const NO_LIMITS: [(&str, &str); 45] = [
     ("duologue_chat", "START_PAUSE"),
     ("duologue_chat", "HINT_BYTES"),
     ("duologue_chat", "LOW_BYTES"),
+    ("duologue_chat", "NEWS_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),
     ("duologue_history", "OPERATION_BYTES"),
     ("duologue_presence", "MIN_HINTS"),

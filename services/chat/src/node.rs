@@ -220,3 +220,39 @@ impl Keeper {
         tracing::debug!(?forgotten, "the lease was given back");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use duologue_proto::ids::NodeId;
+
+    use super::*;
+
+    fn lease(incarnation: &str) -> Lease {
+        Lease {
+            node: NodeId::parse("one").unwrap(),
+            incarnation: Incarnation::parse(incarnation).unwrap(),
+            address: "127.0.0.1:1".to_owned(),
+            counter: 1,
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_frozen_counts_on_nothing_when_it_wakes_and_on_its_next_lease_only() {
+        let (first, second) = (lease("first"), lease("second"));
+        let start = Instant::now();
+        let tenure = Tenure::new(first.incarnation.clone());
+        assert!(!tenure.is_held(start), "no lease was taken");
+        tenure.take(first.clone(), start);
+        assert!(tenure.is_held_by(&first.incarnation, start + Duration::from_secs(9)));
+        // Nothing ran in between, so that nobody could have noticed.
+        let woken = start + Duration::from_secs(20);
+        assert!(!tenure.is_held_by(&first.incarnation, woken));
+        // Not even if the renewal that was under way is confirmed now.
+        let (began, ended) = (start + Duration::from_secs(2), woken);
+        tenure.answered(ReadTime { began, ended }, Renewed::InForce);
+        assert!(!tenure.is_held(woken));
+        tenure.take(second.clone(), woken);
+        assert!(!tenure.is_held_by(&first.incarnation, woken));
+        assert!(tenure.is_held_by(&second.incarnation, woken));
+    }
+}

@@ -44,10 +44,20 @@ pub(super) struct Running {
     /// Where devices connect.
     pub(super) address: SocketAddr,
     pub(super) node: Node,
-    /// Closed, nothing reaches this node from the others.
-    pub(super) wire: Arc<watch::Sender<bool>>,
+    /// How others reach this node.
+    pub(super) wire: Arc<watch::Sender<Wire>>,
     pub(super) gate: Arc<Gate>,
     metrics: Metrics,
+}
+
+/// The way to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    Whole,
+    /// Connections end, and there are no new ones.
+    Cut,
+    /// Nothing is carried, and nobody is told: connections of now stay so for good.
+    Silent,
 }
 
 /// Presence as a node meets it, with switches.
@@ -90,7 +100,7 @@ impl Cluster {
             confirms: watch::Sender::new(true),
         });
         let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Arc::new(watch::Sender::new(true));
+        let wire = Arc::new(watch::Sender::new(Wire::Whole));
         let relay_address = wired(relay.local_addr().unwrap(), Arc::clone(&wire)).await;
         let others = OtherNodes {
             nodes: Arc::clone(&gate) as Arc<dyn Nodes>,
@@ -174,23 +184,31 @@ fn dial() -> Dial {
     })
 }
 
-/// An address in front of another that can be cut off.
-async fn wired(target: SocketAddr, open: Arc<watch::Sender<bool>>) -> SocketAddr {
+/// An address in front of another.
+async fn wired(target: SocketAddr, wire: Arc<watch::Sender<Wire>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     task::spawn("wire", async move {
         while let Ok((mut from, _)) = listener.accept().await {
-            let mut cut = open.subscribe();
+            let mut wire = wire.subscribe();
             task::spawn("connection", async move {
                 let carried = async {
                     let mut to = TcpStream::connect(target).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
                 };
-                tokio::select! {
+                let broken = async {
+                    let wire = wire.wait_for(|wire| *wire != Wire::Whole).await;
+                    wire.map_or(Wire::Cut, |wire| *wire)
+                };
+                let wire = tokio::select! {
                     biased;
-                    _ = cut.wait_for(|open| !open) => {}
-                    () = carried => {}
+                    wire = broken => wire,
+                    () = carried => Wire::Cut,
+                };
+                if wire == Wire::Silent {
+                    std::future::pending::<()>().await;
                 }
+                drop(from);
             });
         }
     });

@@ -10,7 +10,7 @@ use duologue_proto::ids::{NodeId, SessionId};
 use duologue_proto::presence::Route;
 use duologue_runtime::task;
 
-use super::cluster::{Cluster, Running};
+use super::cluster::{Cluster, Running, Wire};
 use super::online;
 use crate::support::calls::{sent, seqs};
 use crate::support::frames::{device, hello};
@@ -56,13 +56,27 @@ async fn a_link_that_is_cut_and_healed_loses_nothing_the_last_message_included()
         sent(&mut alice, "bob", &format!("before{number}"), "hi").await;
     }
     assert_eq!(seqs(&bob.messages(5).await), (1..=5).collect::<Vec<_>>());
-    two.wire.send_replace(false);
+    two.wire.send_replace(Wire::Cut);
     for number in 1..=20 {
         sent(&mut alice, "bob", &format!("cut{number}"), "hi").await;
     }
-    two.wire.send_replace(true);
+    two.wire.send_replace(Wire::Whole);
     let shown = bob.messages(20).await;
     assert_eq!(seqs(&shown), (6..=25).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_stream_that_died_in_silence_is_replaced_and_loses_nothing() {
+    let cluster = Cluster::new();
+    let (one, two) = (cluster.start("one").await, cluster.start("two").await);
+    let mut bob = online(&two, "bob").await;
+    let mut alice = one.chat("alice").await;
+    sent(&mut alice, "bob", "m1", "hi").await;
+    assert!(is_shown(&mut bob, 1).await);
+    two.wire.send_replace(Wire::Silent);
+    sent(&mut alice, "bob", "m2", "hi").await;
+    two.wire.send_replace(Wire::Whole);
+    assert!(is_shown(&mut bob, 2).await, "the last message is lost");
 }
 
 #[tokio::test]

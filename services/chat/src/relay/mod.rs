@@ -31,16 +31,17 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
 use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
 pub(crate) use self::news::News;
-pub use self::news::{BUFFER_BYTES, BUFFER_MESSAGE_BYTES, MAX_NEWS_PER_USER, NEWS_BYTES};
+pub use self::news::{MAX_NEWS_PER_USER, RELAY_BYTES, RELAY_MESSAGE_BYTES};
 pub use self::peer::{IDLE_CHECK, LINK_OPEN_TIMEOUT};
 use self::peer::{LinkTask, Peer};
 pub use self::server::RelayServer;
 pub(crate) use self::server::server;
-pub use self::wire::MAX_REQUEST_BYTES;
+pub use self::wire::RELAY_REQUEST_BYTES;
 use crate::metrics::RelayMetrics;
 use crate::ports::{Dial, Nodes, Presence};
 use crate::timer::Timer;
@@ -313,10 +314,7 @@ impl Driver {
                 incarnation: info.incarnation,
             };
             if for_all.everyone {
-                self.peer(&peer).change(|link| {
-                    link.add_everyone();
-                    true
-                });
+                self.peer(&peer).change(Link::add_everyone);
             }
             for user in &for_all.hints {
                 self.hand(&peer, user, News::of_presence(), Vec::new());
@@ -352,12 +350,17 @@ impl Driver {
             Ok((task, ())) => *task,
             Err(error) => error.id(),
         };
-        let Some(peer) = self.ids.remove(&task).and_then(|id| self.peers.remove(&id)) else {
+        let Some(id) = self.ids.remove(&task) else {
             return;
         };
-        match ended {
-            Ok(_) => self.shared.remove(peer.take().into_routes()),
-            Err(_) => tracing::error!("a link to another node panicked: its news are lost"),
+        let peer = self.peers.remove(&id);
+        if ended.is_ok() {
+            let link = peer.map(|peer| peer.take());
+            self.shared
+                .remove(link.map(Link::into_routes).unwrap_or_default());
+        } else {
+            tracing::error!("a link to another node panicked: its sessions are to sync");
+            self.peer(&id).change(Link::add_everyone);
         }
     }
 }

@@ -12,13 +12,13 @@ use duologue_proto::presence::Route;
 use duologue_runtime::faults::{Mutant, planted};
 
 /// What one piece of news counts for, beside the bytes of its messages.
-pub const NEWS_BYTES: usize = 160;
+const NEWS_BYTES: usize = 160;
 /// Pieces of news of one user, beside messages; more become one: to sync.
 pub const MAX_NEWS_PER_USER: usize = 256;
 /// News that wait for one peer, or to be looked up: what is more is widened.
-pub const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+pub const RELAY_BYTES: usize = 4 * 1024 * 1024;
 /// Messages wait as such below it; above it as raised targets.
-pub const BUFFER_MESSAGE_BYTES: usize = BUFFER_BYTES / 2;
+pub const RELAY_MESSAGE_BYTES: usize = RELAY_BYTES / 2;
 
 /// What the sessions of one user should know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -192,7 +192,7 @@ impl Buffer {
             return true;
         }
         let mut widened = false;
-        if !news.runs.is_empty() && self.bytes + news.cost() > BUFFER_MESSAGE_BYTES {
+        if !news.runs.is_empty() && self.bytes + news.cost() > RELAY_MESSAGE_BYTES {
             news.widen(user);
             widened = true;
         }
@@ -203,14 +203,14 @@ impl Buffer {
             entry.routes.retain(|known| known.device != route.device);
             entry.routes.push(route);
         }
-        if self.bytes + entry.cost() > BUFFER_BYTES {
+        if self.bytes + entry.cost() > RELAY_BYTES {
             entry.news.widen_to_resync();
             entry.routes = Vec::new();
         }
         widened |= entry.news.resync && !resync;
         self.bytes += entry.cost();
         self.users.insert(user.clone(), entry);
-        if self.bytes > BUFFER_BYTES {
+        if self.bytes > RELAY_BYTES {
             self.widen_to_everyone();
         }
         widened

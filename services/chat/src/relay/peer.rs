@@ -143,6 +143,10 @@ impl LinkTask {
                             return Broke::Over;
                         }
                     }
+                    if overdue {
+                        // A stream may be dead without anybody saying so.
+                        return Broke::Off;
+                    }
                 }
             }
         }

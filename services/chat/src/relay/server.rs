@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::wire::{Arrived, ArrivedNews, Invalid, MAX_REQUEST_BYTES, Opening, arrived, open};
+use super::wire::{Arrived, ArrivedNews, Invalid, Opening, RELAY_REQUEST_BYTES, arrived, open};
 use crate::core::Core;
 
 /// The service for an internal listener, which must know its callers.
@@ -20,7 +20,7 @@ pub type RelayServer = RelayServiceServer<Relayed>;
 pub struct Relayed(Arc<Core>);
 
 pub(crate) fn server(core: Arc<Core>) -> RelayServer {
-    RelayServiceServer::new(Relayed(core)).max_decoding_message_size(MAX_REQUEST_BYTES)
+    RelayServiceServer::new(Relayed(core)).max_decoding_message_size(RELAY_REQUEST_BYTES)
 }
 
 #[tonic::async_trait]

@@ -250,7 +250,7 @@ proptest! {
         while let Some((number, batch)) = world.link.next(now) {
             let (number, batch) = (number, batch.clone());
             let request = super::wire::batch(number, &batch);
-            prop_assert!(prost::Message::encoded_len(&request) <= MAX_REQUEST_BYTES);
+            prop_assert!(prost::Message::encoded_len(&request) <= RELAY_REQUEST_BYTES);
             let arrived = arrived(request).unwrap();
             prop_assert_eq!((arrived.number, arrived.everyone), (number, batch.everyone));
             for (sent, there) in batch.users.iter().zip(&arrived.users) {
@@ -280,7 +280,7 @@ proptest! {
 #[test]
 pub(crate) fn what_finds_no_room_on_a_link_is_raised_and_not_forgotten() {
     let mut link = Link::default();
-    let count = u64::try_from(BUFFER_BYTES / 4_000).unwrap();
+    let count = u64::try_from(RELAY_BYTES / 4_000).unwrap();
     let mut widened = false;
     for seq in 1..=count {
         let news = News::of_run(run(seq..seq + 1, 1, 2, 8_000));

@@ -9,7 +9,7 @@ use duologue_proto::relay::v1 as wire;
 use super::news::{Batch, Entry, News};
 
 /// Bytes of a request at most.
-pub const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+pub const RELAY_REQUEST_BYTES: usize = 1024 * 1024;
 
 /// What breaks a rule of the contract.
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@
 mod model;
 #[cfg(feature = "faults")]
 mod mutants;
+mod registering;
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use duologue_proto::history::{
     Appended, CursorAdvanced, HistoryError, Intent, ReadPage, ReadRequest, ReadStart, Run,
     SyncPage, SyncRequest, SyncedConversation, Unsettled, UnsettledReason,
 };
-use duologue_proto::ids::{Seq, UserId};
+use duologue_proto::ids::{Incarnation, Seq, UserId};
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::Registered;
 use proptest::prelude::*;
@@ -39,6 +39,8 @@ enum Step {
     Time { millis: u64 },
     /// Lost announcements are suspected.
     Resync,
+    /// The node has a new incarnation.
+    RegisterAgain { millis: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -52,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..200usize).prop_map(|frames| Step::DeviceReads { frames }),
         1 => (1..3_000u64).prop_map(|millis| Step::Time { millis }),
         1 => Just(Step::Resync),
+        1 => (0..3_000u64).prop_map(|millis| Step::RegisterAgain { millis }),
     ]
 }
 
@@ -379,6 +382,12 @@ impl World {
                 self.give(Input::Tick);
             }
             Step::Resync => self.give(Input::Resync),
+            Step::RegisterAgain { millis } => {
+                self.next_id += 1;
+                let incarnation = Incarnation::parse(&format!("i{}", self.next_id)).unwrap();
+                let delay = Duration::from_millis(millis);
+                self.give(Input::RegisterAgain(Some(incarnation), delay));
+            }
         }
     }
 

@@ -12,7 +12,10 @@ macro_rules! caught {
     };
 }
 
-const CAUGHT: &[(Mutant, &str, fn(), &str)] = caught!(
+/// A fault, the name of the test that catches it, the test, and its file.
+type Caught = (Mutant, &'static str, fn(), &'static str);
+
+const CAUGHT: &[Caught] = caught!(
     DuplicateNotRelayed by a_duplicate_is_announced_like_a_first_append
         in crate::append::tests = "services/chat/src/append.rs",
     OverflowDropped by what_finds_no_room_on_a_link_is_raised_and_not_forgotten
