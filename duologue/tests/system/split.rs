@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use duologue_chat::ports::{Announcement, Relay};
+use duologue_chat::ports::{Announcement, Presence as _, Relay};
 use duologue_chat::remote::{RemoteHistory, RemotePresence, Replica};
 use duologue_chat::{Chat as Node, ChatConfig, Parts, Visibility};
 use duologue_history::HistoryServer;
@@ -15,7 +15,8 @@ use duologue_history::store::Store;
 use duologue_presence::{Presence, PresenceServer};
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_proto::chat::v1::{Availability, DeferredReason, GetPresenceRequest, Stored};
-use duologue_proto::ids::{NodeId, UnixMillis, UserId};
+use duologue_proto::ids::{DeviceId, Incarnation, NodeId, SessionId, UnixMillis, UserId};
+use duologue_proto::presence::{ConnectNumber, Lease, NodeInfo, Registered, Renewed, Route};
 use duologue_proto::{DESCRIPTOR_SET, INTERNAL_DESCRIPTOR_SET};
 use duologue_runtime::auth::{AuthError, Identity, bearer};
 use duologue_runtime::clock::{Clock, Random, SystemClock, SystemRandom};
@@ -475,6 +476,56 @@ async fn an_outage_of_presence_is_an_error_and_what_was_missed_is_told_after_it(
     assert_eq!(presence.availability(), Availability::Offline);
     drop(carol);
     assert_eq!(change_of(&mut alice, "carol").await, Availability::Offline);
+}
+
+#[tokio::test]
+async fn leases_nodes_and_routes_are_kept_over_the_wire() {
+    let cluster = Cluster::new(1).await;
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
+    let presence = RemotePresence::new(vec![replica("p", cluster.presence)], random);
+    let lease = |incarnation: &str, counter| Lease {
+        node: NodeId::parse("one").unwrap(),
+        incarnation: Incarnation::parse(incarnation).unwrap(),
+        address: "http://127.0.0.1:7003".into(),
+        counter,
+    };
+    presence.take_lease(&lease("first", 1)).await.unwrap();
+    let renewed = presence.renew_lease(&lease("first", 2)).await;
+    assert_eq!(renewed, Ok(Renewed::InForce));
+    let lost = presence.renew_lease(&lease("second", 3)).await;
+    assert_eq!(lost, Ok(Renewed::Lost));
+    let nodes = presence.nodes().await.unwrap();
+    let known = |node: &NodeInfo| (node.incarnation.to_string(), node.address.clone());
+    let expected = ("first".to_owned(), "http://127.0.0.1:7003".to_owned());
+    assert_eq!(nodes.iter().map(known).collect::<Vec<_>>(), [expected]);
+    assert_eq!(presence.forget_lease(&lease("first", 1)).await, Ok(false));
+    assert_eq!(presence.forget_lease(&lease("first", 2)).await, Ok(true));
+    assert_eq!(presence.nodes().await, Ok(Vec::new()));
+
+    let route = |connect| Route {
+        user: UserId::parse("alice").unwrap(),
+        device: DeviceId::parse("phone").unwrap(),
+        number: ConnectNumber {
+            connect,
+            registration: 0,
+        },
+        session: SessionId::parse(&format!("s{connect}")).unwrap(),
+        node: NodeId::parse("one").unwrap(),
+        incarnation: Incarnation::parse("first").unwrap(),
+    };
+    let in_force = |replaced| Ok(Registered::InForce { replaced });
+    assert_eq!(presence.register(route(1)).await, in_force(None));
+    assert_eq!(presence.register(route(2)).await, in_force(Some(route(1))));
+    assert_eq!(
+        presence.register(route(1)).await,
+        Ok(Registered::Superseded)
+    );
+    let alice = route(2).user;
+    assert_eq!(presence.routes(&alice).await, Ok(vec![route(2)]));
+    // Only the very route that was seen.
+    assert_eq!(presence.remove_route(&route(1)).await, Ok(false));
+    assert_eq!(presence.remove_route(&route(2)).await, Ok(true));
+    assert_eq!(presence.routes(&alice).await, Ok(Vec::new()));
 }
 
 #[test]
