@@ -268,10 +268,6 @@ impl Presence {
         })
     }
 
-    pub(crate) fn directory(&self) -> &dyn Directory {
-        &*self.0.directory
-    }
-
     pub(crate) fn observer(&self) -> Option<MutexGuard<'_, Observer>> {
         match &self.0.nodes {
             Nodes::OneProcess => None,
