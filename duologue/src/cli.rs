@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::serve::config::ServeArgs;
-use crate::{health, send, serve, tail, talk, token};
+use crate::{health, send, serve, tables, tail, talk, token};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,6 +35,10 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Print a development token for a user, and nothing else.
     Token(token::TokenArgs),
+    /// Print the public half of the development key, as JWKS.
+    PublicKey(token::PublicKeyArgs),
+    /// Make, show or check the tables in DynamoDB.
+    Tables(tables::TablesArgs),
     /// Chat in the terminal.
     Talk(talk::TalkArgs),
     /// Send one message and wait until it is stored.
@@ -83,6 +87,8 @@ async fn run_command(command: Command, matches: &ArgMatches) -> anyhow::Result<(
             serve::run(*args, matches).await
         }
         Command::Token(args) => token::run(&args),
+        Command::PublicKey(args) => token::public_key(&args),
+        Command::Tables(args) => tables::run(args).await,
         Command::Talk(args) => talk::run(args).await,
         Command::Send(args) => send::run(args).await,
         Command::Tail(args) => tail::run(args).await,

@@ -10,6 +10,7 @@ mod health;
 pub mod ports;
 mod send;
 mod serve;
+mod tables;
 mod tail;
 mod talk;
 mod token;

@@ -32,6 +32,35 @@ pub(crate) struct TokenArgs {
     lifetime: Duration,
 }
 
+/// Print the public half of the development key, as JWKS.
+///
+/// For processes that are told by --jwt-public-key whose tokens to accept. The key is
+/// made if it is not there.
+#[derive(Args)]
+pub(crate) struct PublicKeyArgs {
+    /// Where the development key is
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "DUOLOGUE_DATA",
+        default_value = "./duologue-data"
+    )]
+    data: PathBuf,
+    /// Write it to this file instead
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) fn public_key(args: &PublicKeyArgs) -> anyhow::Result<()> {
+    let jwks = DevKey::load_or_create(&args.data)?.public_jwks();
+    match &args.out {
+        Some(file) => {
+            std::fs::write(file, jwks).with_context(|| format!("cannot write {}", file.display()))
+        }
+        None => writeln!(std::io::stdout(), "{jwks}").context("cannot print the key"),
+    }
+}
+
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         args.data.as_os_str() != "memory",

@@ -3,6 +3,7 @@
 //!
 //! It must not know what a table holds: rows and their rules are the services' own.
 
+mod args;
 pub mod client;
 mod deadline;
 pub mod failure;
@@ -12,6 +13,7 @@ pub mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use args::{DynamoArgs, TableArgs};
 pub use aws_sdk_dynamodb as sdk;
 pub use client::{DynamoDb, Options};
 pub use deadline::SendWhile;

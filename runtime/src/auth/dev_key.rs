@@ -113,6 +113,14 @@ impl DevKey {
         VerificationKey::ed25519(Some(KEY_ID.to_owned()), &self.public)
     }
 
+    /// The public half as JWKS, for processes that are told whose tokens to accept.
+    pub fn public_jwks(&self) -> String {
+        let x = URL_SAFE_NO_PAD.encode(self.public);
+        let key = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
+                         "kid": KEY_ID, "x": x});
+        json!({"keys": [key]}).to_string()
+    }
+
     fn new(pair: Ed25519KeyPair) -> Option<Self> {
         let public = pair.public_key().as_ref().try_into().ok()?;
         Some(Self { pair, public })

@@ -60,6 +60,11 @@ impl Addresses {
         }
     }
 
+    /// One replica, as `HOST:PORT`, with TLS if the credentials have it.
+    pub fn at(text: &str) -> Option<Self> {
+        endpoint(&format!("http://{text}")).map(|(_, address)| Self::one(address))
+    }
+
     /// Whether they fit what services show each other; the text says what does not.
     pub(super) fn check(&self, tls: bool) -> Result<(), String> {
         match self.tls {

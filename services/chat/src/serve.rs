@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_proto::ids::UserId;
+use duologue_runtime::admin::ReadinessHandle;
 use duologue_runtime::auth::{TokenRules, Verifier, load_keys};
 use duologue_runtime::clock::{Random, SystemClock, SystemRandom};
 use duologue_runtime::inner::Credentials;
@@ -25,7 +26,8 @@ use tonic::service::Routes;
 
 use crate::chat::Chat;
 pub use crate::config::ServeConfig;
-use crate::core::Parts;
+use crate::core::{OtherNodes, Parts};
+use crate::ports::{Channel, Dial, InvalidAddress, Nodes};
 use crate::remote::{RemoteHistory, RemotePresence, Replica};
 
 /// Which program this is.
@@ -34,6 +36,8 @@ pub const BUILD: BuildInfo = BuildInfo::of("duologue-chat");
 const SERVICE: &str = "duologue.chat.v1.ChatService";
 /// How soon history is asked again for its id, which a node needs to begin.
 const START_PAUSE: Duration = Duration::from_secs(1);
+/// How soon a lost lease shows in readiness.
+const LEASE_LOOK: Duration = Duration::from_secs(1);
 
 /// Where a process is called.
 #[derive(Debug)]
@@ -72,7 +76,9 @@ pub async fn serve(
     let served = CancellationToken::new();
     let admin = process.admin(listeners.admin, served.clone());
     let mut beside = services.beside();
-    let result = match begin(&config, &services, &process).await {
+    let address = config.internal_advertise.clone();
+    let address = address.unwrap_or_else(|| places[1].1.clone());
+    let result = match begin(&config, &services, &address).await {
         Some((chat, _followers)) => {
             let doors = Doors {
                 public: listeners.public,
@@ -104,6 +110,8 @@ struct Services {
     history: Upstream,
     presence: Upstream,
     process: Process,
+    /// For calls of other nodes.
+    calls: UpstreamParts,
 }
 
 impl Services {
@@ -127,6 +135,7 @@ impl Services {
             history: start("history", &config.history)?,
             presence: start("presence", &config.presence)?,
             process: process.clone(),
+            calls: parts.clone(),
         })
     }
 
@@ -141,7 +150,7 @@ impl Services {
     }
 
     /// What the node is made of, and what keeps it told where the services are.
-    fn parts(&self) -> (Parts, JoinSet<()>) {
+    fn parts(&self, address: &str) -> (Parts, JoinSet<()>) {
         let random: Arc<dyn Random> = Arc::new(SystemRandom);
         let history = Arc::new(RemoteHistory::new(replicas(&self.history), &random));
         let presence = Arc::new(RemotePresence::new(
@@ -157,15 +166,31 @@ impl Services {
         followers.spawn(follow(self.presence.clone(), move |replicas| {
             follower.set_replicas(replicas);
         }));
+        let others = OtherNodes {
+            nodes: Arc::clone(&presence) as Arc<dyn Nodes>,
+            address: address.to_owned(),
+            dial: self.dial(),
+        };
         let parts = Parts {
             history,
             presence,
-            relay: None,
+            relay: Some(others),
             clock: Arc::new(SystemClock),
             random,
             metrics: self.process.metrics.clone(),
         };
         (parts, followers)
+    }
+
+    /// The way to another node, with what services show each other.
+    fn dial(&self) -> Dial {
+        let parts = self.calls.clone();
+        Arc::new(move |address| {
+            let addresses = Addresses::at(address).ok_or(InvalidAddress)?;
+            let config = UpstreamConfig::new("chat", addresses);
+            let node = Upstream::start(config, parts.clone()).map_err(|_| InvalidAddress)?;
+            Ok(Channel::new(node.channel()))
+        })
     }
 }
 
@@ -204,13 +229,13 @@ fn replicas(upstream: &Upstream) -> Vec<Replica> {
 async fn begin(
     config: &ServeConfig,
     services: &Services,
-    process: &Process,
+    address: &str,
 ) -> Option<(Chat, JoinSet<()>)> {
     let chat_config = config.chat.config(false);
     let beginning = async {
         loop {
             services.history.ready().await;
-            let (parts, followers) = services.parts();
+            let (parts, followers) = services.parts(address);
             match Chat::start(chat_config.clone(), parts).await {
                 Ok(chat) => return (chat, followers),
                 Err(error) => tracing::warn!(%error, "history does not say which it is yet"),
@@ -220,7 +245,7 @@ async fn begin(
     };
     tokio::select! {
         begun = beginning => Some(begun),
-        () = process.shutdown.draining() => None,
+        () = services.process.shutdown.draining() => None,
     }
 }
 
@@ -242,7 +267,7 @@ impl Doors {
         let door = InnerDoor {
             listener: self.inner,
             credentials: self.credentials,
-            routes: inner.add_to(Routes::default()),
+            routes: inner.add_to(Routes::new(chat.relay_server())),
         };
         let drain = task::spawn(
             "drain",
@@ -253,13 +278,29 @@ impl Doors {
                 config.chat.drain_spread,
             ),
         );
+        let found = process.readiness.register("lease");
+        let finding = task::spawn("lease readiness", watch_lease(chat.clone(), found));
         let public = public(config, process, &chat, &outer, self.public)?;
         process.open(&[&outer, &inner]).await;
         let served = tokio::join!(public, door.serve(&config.process, process));
         // They may have ended by themselves.
         process.shutdown.trigger();
         drain.await?;
+        finding.abort();
         served.0.and(served.1)
+    }
+}
+
+/// Whether other nodes find this one shows in readiness: else its users miss what is
+/// relayed until they are synced.
+async fn watch_lease(chat: Chat, readiness: ReadinessHandle) {
+    loop {
+        if chat.is_found() {
+            readiness.set_ready();
+        } else {
+            readiness.set_failing("the node's lease is lost");
+        }
+        tokio::time::sleep(LEASE_LOOK).await;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
+use duologue_dynamodb::DynamoArgs;
 use duologue_runtime::process::{InnerArgs, ProcessArgs, ProcessError};
 
 /// Keeps what was said: Duologue's history, beside chat and presence.
@@ -17,6 +18,9 @@ pub struct ServeConfig {
         default_value = "./duologue-data"
     )]
     pub data: PathBuf,
+    /// DynamoDB in its place: then there may be several replicas.
+    #[command(flatten)]
+    pub dynamo: DynamoArgs,
     /// The listener for other services.
     #[command(flatten)]
     pub inner: InnerArgs,

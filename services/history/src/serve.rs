@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 pub use crate::config::ServeConfig;
+use crate::dynamodb::DynamoStore;
 use crate::embedded::EmbeddedStore;
 use crate::grpc::HistoryServer;
 use crate::history::History;
@@ -56,7 +57,7 @@ pub async fn serve(
     let process = Process::new(BUILD, shutdown);
     let store_readiness = process.readiness.register("store");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store = open(&config.data, Arc::clone(&clock)).await?;
+    let (store, place) = open(&config, Arc::clone(&clock)).await?;
     let history = History::new(store, clock);
     history.writable()?;
     store_readiness.set_ready();
@@ -72,7 +73,7 @@ pub async fn serve(
         &[
             ("internal", door.listener.local_addr()?.to_string()),
             ("admin", format!("http://{}", listeners.admin.local_addr()?)),
-            ("data", config.data.display().to_string()),
+            ("data", place),
             ("history", history.history_id().await?.to_string()),
         ],
     );
@@ -85,13 +86,30 @@ pub async fn serve(
     ended
 }
 
-async fn open(data: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, ProcessError> {
+/// The engine, and where it keeps its data.
+async fn open(
+    config: &ServeConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<dyn Store>, String), ProcessError> {
+    if config.dynamo.dynamodb {
+        let database = config.dynamo.tables.open().await?;
+        let place = format!(
+            "DynamoDB in {}, tables {}*",
+            database.region(),
+            config.dynamo.tables.table_prefix
+        );
+        let store = DynamoStore::open(database, clock, &SystemRandom).await?;
+        return Ok((Arc::new(store), place));
+    }
+    let data: &Path = &config.data;
+    let place = data.display().to_string();
     if data.as_os_str() == "memory" {
-        return Ok(Arc::new(MemoryStore::new(clock, &SystemRandom)));
+        return Ok((Arc::new(MemoryStore::new(clock, &SystemRandom)), place));
     }
     let directory = data.join(FOLDER);
     let open = move || EmbeddedStore::open(&directory, clock, &SystemRandom);
-    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
+    let store = tokio::task::spawn_blocking(open).await??;
+    Ok((Arc::new(store), place))
 }
 
 /// Reports a store that has stopped writing: for good, so the process must be

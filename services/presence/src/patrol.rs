@@ -17,19 +17,22 @@ impl Presence {
     /// after each time, reads again who is shown online by a node that died, and
     /// whose reading failed before. Never returns where nodes are observed, and at
     /// once in one process.
-    pub async fn watch_nodes(&self) {
+    /// `read` is told of each reading of the leases.
+    pub async fn watch_nodes(&self, read: impl Fn(&Result<(), PresenceError>)) {
         if self.observer().is_some() {
             let polled = Notify::new();
-            tokio::join!(self.poll(&polled), self.correct(&polled));
+            tokio::join!(self.poll(&polled, read), self.correct(&polled));
         }
     }
 
     /// A node whose counter rests is found dead as soon as it has rested long
     /// enough, not up to an interval later: that leaves time to read its users.
-    async fn poll(&self, polled: &Notify) {
+    async fn poll(&self, polled: &Notify, read: impl Fn(&Result<(), PresenceError>)) {
         loop {
             let began = Instant::now();
-            match self.observe().await {
+            let observed = self.observe().await;
+            read(&observed);
+            match observed {
                 Ok(()) => polled.notify_one(),
                 Err(error) => debug!(%error, "the leases were not read"),
             }

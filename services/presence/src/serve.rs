@@ -2,20 +2,22 @@
 
 use std::sync::{Arc, Mutex};
 
-use duologue_runtime::admin::ReadinessHandle;
-use duologue_runtime::clock::SystemClock;
+use duologue_dynamodb::tables::check;
+use duologue_proto::presence::PresenceError;
+use duologue_runtime::clock::{SystemClock, SystemRandom};
 use duologue_runtime::metrics::BuildInfo;
 use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready, serve_inner};
 use duologue_runtime::server::Health;
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval};
 use tonic::service::Routes;
 
 pub use crate::config::ServeConfig;
+use crate::directory::Directory;
+use crate::dynamodb::{DynamoDirectory, TABLE};
 use crate::grpc::PresenceServer;
-use crate::lease::{Observer, POLL_INTERVAL};
+use crate::lease::Observer;
 use crate::memory::MemoryDirectory;
 use crate::presence::{Nodes, Presence};
 
@@ -50,13 +52,10 @@ pub async fn serve(
 ) -> Result<(), ProcessError> {
     let credentials = config.inner.credentials()?;
     let process = Process::new(BUILD, shutdown);
-    let directory = process.readiness.register("directory");
+    let readiness = process.readiness.register("directory");
+    let (directory, place) = open(&config).await?;
     let nodes = Nodes::Observed(Mutex::new(Observer::default()));
-    let presence = Presence::new(
-        Arc::new(MemoryDirectory::new()),
-        nodes,
-        Arc::new(SystemClock),
-    );
+    let presence = Presence::new(directory, nodes, Arc::new(SystemClock));
     let health = Health::new(&[SERVICE]).await;
     let server = PresenceServer::over(presence.clone(), process.shutdown.clone());
     let door = InnerDoor {
@@ -69,27 +68,34 @@ pub async fn serve(
         &[
             ("internal", door.listener.local_addr()?.to_string()),
             ("admin", format!("http://{}", listeners.admin.local_addr()?)),
-            (
-                "directory",
-                "in memory: one replica, nothing is kept".to_owned(),
-            ),
+            ("directory", place),
         ],
     );
-    let observing = task::spawn("lease observer", observe(presence, directory));
+    let observing = task::spawn("lease observer", async move {
+        let read = |read: &Result<(), PresenceError>| match read {
+            Ok(()) => readiness.set_ready(),
+            Err(error) => readiness.set_failing(error.to_string()),
+        };
+        presence.watch_nodes(read).await;
+    });
     let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
     observing.abort();
     ended
 }
 
-/// Judges the nodes by their leases, for as long as the process lives.
-async fn observe(presence: Presence, readiness: ReadinessHandle) {
-    let mut turn = interval(POLL_INTERVAL);
-    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        turn.tick().await;
-        match presence.observe().await {
-            Ok(()) => readiness.set_ready(),
-            Err(error) => readiness.set_failing(error.to_string()),
-        }
+/// The engine, and where it keeps its rows.
+async fn open(config: &ServeConfig) -> Result<(Arc<dyn Directory>, String), ProcessError> {
+    if !config.dynamo.dynamodb {
+        let place = "in memory: one replica, nothing is kept".to_owned();
+        return Ok((Arc::new(MemoryDirectory::new()), place));
     }
+    let database = config.dynamo.tables.open().await?;
+    check(&database, &[TABLE]).await?;
+    let place = format!(
+        "DynamoDB in {}, tables {}*",
+        database.region(),
+        config.dynamo.tables.table_prefix
+    );
+    let directory = DynamoDirectory::new(database, Arc::new(SystemClock), Arc::new(SystemRandom));
+    Ok((Arc::new(directory), place))
 }

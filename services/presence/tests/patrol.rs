@@ -101,7 +101,7 @@ impl System {
         let clock = Arc::new(ManualClock::at(UnixMillis(1_700_000_000_000)));
         let presence = Presence::new(directory.clone(), nodes, clock);
         let (mut watching, watched) = (JoinSet::new(), presence.clone());
-        watching.spawn(async move { watched.watch_nodes().await });
+        watching.spawn(async move { watched.watch_nodes(|_| {}).await });
         Self {
             directory,
             presence,
@@ -327,5 +327,5 @@ async fn a_node_that_never_returns_is_forgotten_and_what_it_left_stays_dead() {
 #[tokio::test]
 async fn in_one_process_there_is_nothing_to_watch() {
     let clock = Arc::new(ManualClock::at(UnixMillis(0)));
-    Presence::in_one_process(clock).watch_nodes().await;
+    Presence::in_one_process(clock).watch_nodes(|_| {}).await;
 }

@@ -14,12 +14,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use self::server::{Data, DynamoDbLocal};
+pub(crate) use self::fetch::fetch;
+pub(crate) use self::server::{Data, DynamoDbLocal};
 
 /// The standard variable that says where the tests find DynamoDB.
-const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+pub(crate) const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 /// What the tests are asked with: any credentials do, no region is real.
-const ENVIRONMENT: [(&str, &str); 3] = [
+pub(crate) const ENVIRONMENT: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "local"),
     ("AWS_SECRET_ACCESS_KEY", "local"),
     ("AWS_REGION", "us-east-1"),
@@ -50,7 +51,7 @@ pub(crate) struct ContractOptions {
 
 /// Runs DynamoDB Local until Ctrl-C, or until it ends.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    let program = fetch::fetch(root)?;
+    let program = fetch(root)?;
     let data = match &options.data {
         Some(folder) => Data::Folder(std::path::absolute(folder)?),
         None => Data::Memory,
@@ -75,7 +76,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 /// Runs the contract tests of both engines against DynamoDB Local, once it has
 /// shown that it can be paused, and stopped and started again.
 pub(crate) fn contract(root: &Path, options: &ContractOptions) -> Result<()> {
-    let program = fetch::fetch(root)?;
+    let program = fetch(root)?;
     let runtime = runtime()?;
     runtime.block_on(server::proof::run(&program))?;
     let server = runtime.block_on(DynamoDbLocal::start(&program, &Data::Memory, 0))?;

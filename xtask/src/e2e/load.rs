@@ -157,9 +157,8 @@ pub(super) struct Serving {
     grpc: String,
 }
 
-const UNBOUNDED: [&str; 10] = [
-    "--data",
-    "data",
+/// Rates and counts that no load reaches.
+pub(super) const UNBOUNDED: [&str; 8] = [
     "--sends",
     "1000000/1000000",
     "--calls",
@@ -180,7 +179,14 @@ impl Serving {
 
     /// Starts a program with this in its environment, and does not wait.
     pub(super) fn spawn(&self, program: &Path, environment: &[(&str, &str)]) -> Result<Server> {
-        let listen = ["--grpc-listen", &self.grpc, "--admin-listen", ANY_PORT];
+        let listen = [
+            "--grpc-listen",
+            &self.grpc,
+            "--admin-listen",
+            ANY_PORT,
+            "--data",
+            "data",
+        ];
         let arguments = [&listen[..], &UNBOUNDED].concat();
         Server::spawn(program, &self.folder, &arguments, environment)
     }

@@ -2,9 +2,10 @@
 //! real disk.
 //!
 //! `server` starts and ends the program, `load` drives it, `tracer` breaks its
-//! syncs; `readme`, `drain`, `kills`, `pause`, `disk` and `sync` are the parts of the
-//! run. Every wait has a limit.
+//! syncs; `readme`, `drain`, `kills`, `pause`, `disk`, `sync` and `cluster` are the parts
+//! of the run. Every wait has a limit.
 
+mod cluster;
 mod dice;
 mod disk;
 mod drain;
@@ -42,6 +43,9 @@ pub(crate) struct Options {
     /// How many kills must have met sends without an answer.
     #[arg(long, default_value_t = 30)]
     kills: usize,
+    /// How often each service of the cluster is killed.
+    #[arg(long, default_value_t = 2)]
+    cluster_kills: usize,
     /// Decides what clients do and when they are met; by default the time decides.
     #[arg(long)]
     seed: Option<u64>,
@@ -61,12 +65,21 @@ enum Part {
     Disk,
     /// What a loss of power leaves.
     Sync,
+    /// Two of each service on DynamoDB Local, one thing after another broken.
+    Cluster,
 }
 
 /// The longest that any part may take.
 const PART_LIMIT: Duration = Duration::from_mins(5);
 /// How long a kill may take at most, in the part of kills.
 const KILL_LIMIT: Duration = Duration::from_secs(12);
+
+/// The programs of a split system, which are built where the one process is.
+const BESIDE: [&str; 3] = [
+    "--package=duologue-chat",
+    "--package=duologue-history",
+    "--package=duologue-presence",
+];
 
 /// What every part needs.
 struct Setup {
@@ -79,6 +92,7 @@ struct Setup {
     /// Where records are kept that break a promise.
     records: PathBuf,
     kills: usize,
+    cluster_kills: usize,
     seed: u64,
 }
 
@@ -92,7 +106,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     };
     let program = match &options.program {
         Some(program) => std::path::absolute(program)?,
-        None => build(root, &[])?,
+        None => build(root, &BESIDE)?,
     };
     let setup = Setup {
         root: root.to_path_buf(),
@@ -100,6 +114,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         faulty,
         records,
         kills: options.kills,
+        cluster_kills: options.cluster_kills,
         seed: options.seed.unwrap_or_else(|| SystemEnvironment.now().0),
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
@@ -130,6 +145,10 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
             "sync",
             limited(PART_LIMIT, Box::pin(sync::run(setup))).await,
         ),
+        Part::Cluster => (
+            "cluster",
+            limited(cluster::limit(setup), Box::pin(cluster::run(setup))).await,
+        ),
     };
     let summary = limited.with_context(|| format!("e2e {name} failed"))?;
     crate::say(&format!("e2e {name}: {summary}"));
@@ -159,11 +178,11 @@ fn build_faulty(root: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Builds the program and says where it is.
-fn build(root: &Path, features: &[&str]) -> Result<PathBuf> {
+fn build(root: &Path, more: &[&str]) -> Result<PathBuf> {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--package=duologue", "--bin=duologue"])
+        .args(["build", "--bins", "--package=duologue"])
         .args(["--locked", "--message-format=json-render-diagnostics"])
-        .args(features)
+        .args(more)
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
@@ -172,6 +191,7 @@ fn build(root: &Path, features: &[&str]) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .find(|program| program.file_stem().is_some_and(|name| name == "duologue"))
         .context("cargo names no program")
 }

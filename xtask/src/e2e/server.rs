@@ -210,7 +210,8 @@ async fn keep_lines(stdout: ChildStdout, kept: mpsc::Sender<String>) {
     }
 }
 
-async fn ask_ready(admin: SocketAddr) -> Result<String> {
+/// What `/readyz` answers.
+pub(super) async fn ask_ready(admin: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -77,43 +77,40 @@ impl RemotePresence {
     pub fn set_replicas(&self, replicas: Vec<Replica>) {
         self.shared.set_replicas(replicas);
     }
-
-    /// Starts an incarnation's lease, whatever its node had before.
-    pub async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
-        let lease = Some(convert::write_lease(lease));
-        ask!(self, take_lease, wire::TakeLeaseRequest { lease }).map(|_| ())
-    }
-
-    /// Raises the counter of a lease.
-    pub async fn renew_lease(&self, lease: &Lease) -> Result<Renewed, PresenceError> {
-        let lease = Some(convert::write_lease(lease));
-        let response = ask!(self, renew_lease, wire::RenewLeaseRequest { lease })?;
-        Ok(convert::read_renewed(response))
-    }
-
-    /// Removes a lease if it is exactly this one. Returns whether it was.
-    pub async fn forget_lease(&self, lease: &Lease) -> Result<bool, PresenceError> {
-        let lease = Some(convert::write_lease(lease));
-        Ok(ask!(self, forget_lease, wire::ForgetLeaseRequest { lease })?.forgotten)
-    }
-
-    /// Every node with a lease, and whether it lives; in order of node.
-    pub async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
-        let response = ask!(self, list_nodes, wire::ListNodesRequest {})?;
-        checked(convert::read_nodes(response))
-    }
-
-    /// Removes a route that its node does not know, if it is exactly this one.
-    /// Returns whether it was.
-    pub async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError> {
-        let route = Some(convert::write_route(route));
-        Ok(ask!(self, remove_route, wire::RemoveRouteRequest { route })?.removed)
-    }
 }
 
 impl Drop for RemotePresence {
     fn drop(&mut self) {
         self.watch.abort();
+    }
+}
+
+#[async_trait]
+impl ports::Nodes for RemotePresence {
+    async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
+        let lease = Some(convert::write_lease(lease));
+        ask!(self, take_lease, wire::TakeLeaseRequest { lease }).map(|_| ())
+    }
+
+    async fn renew_lease(&self, lease: &Lease) -> Result<Renewed, PresenceError> {
+        let lease = Some(convert::write_lease(lease));
+        let response = ask!(self, renew_lease, wire::RenewLeaseRequest { lease })?;
+        Ok(convert::read_renewed(response))
+    }
+
+    async fn forget_lease(&self, lease: &Lease) -> Result<bool, PresenceError> {
+        let lease = Some(convert::write_lease(lease));
+        Ok(ask!(self, forget_lease, wire::ForgetLeaseRequest { lease })?.forgotten)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
+        let response = ask!(self, list_nodes, wire::ListNodesRequest {})?;
+        checked(convert::read_nodes(response))
+    }
+
+    async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError> {
+        let route = Some(convert::write_route(route));
+        Ok(ask!(self, remove_route, wire::RemoveRouteRequest { route })?.removed)
     }
 }
 

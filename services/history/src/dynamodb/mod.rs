@@ -38,7 +38,8 @@ pub use identity::MAX_IDENTITY_ROUNDS;
 pub use reads::MAX_PAGE_SLOTS;
 use rows::RowRange;
 pub use rows::{MAX_CURSOR_ROUNDS, MAX_PAGE_ROWS};
-use schema::{MESSAGES, TABLES, USERS};
+pub use schema::TABLES;
+use schema::{MESSAGES, USERS};
 
 /// How far history's time may be off DynamoDB's.
 pub const MAX_SKEW: Duration = Duration::from_secs(30);

@@ -1,0 +1,253 @@
+//! Two of each service as real processes, on DynamoDB Local, under load through both
+//! chat nodes, while one thing after another is broken; the checker judges each
+//! record.
+//!
+//! A fault counts only if it met something: messages on their way, without an answer.
+
+mod link;
+mod probe;
+mod process;
+mod system;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use conformance::driver::Kind as Clients;
+use conformance::event::Event;
+use duologue_client::{Environment as _, SystemEnvironment};
+use duologue_proto::chat::v1::Availability;
+use tokio::time::{Instant, sleep};
+
+use self::probe::{HONEST_WITHIN, Probe};
+use self::system::{Service, System};
+use super::Setup;
+use super::dice::Dice;
+use super::load::{Load, drive, note};
+use super::tally::Tally;
+
+/// Time for clients to do what they like before the first fault and after the last.
+const AROUND: Duration = Duration::from_secs(2);
+/// What one strike may take, its recovery included, before the next.
+const STRIKE: Duration = Duration::from_secs(8);
+/// Events before a strike.
+const FLOW: (u64, u64) = (200, 700);
+/// How long a killed process is away.
+const AWAY_MILLIS: (u64, u64) = (0, 2_000);
+/// How long a chat node stands still: longer than its lease lives.
+const PAUSE: Duration = Duration::from_secs(20);
+/// How long the chat nodes do not reach each other.
+const CUT: Duration = Duration::from_secs(8);
+/// For the end of a record, whatever had been done.
+const RECOVERY: Duration = Duration::from_mins(2);
+/// How long DynamoDB is away.
+const OUTAGE: Duration = Duration::from_secs(15);
+
+/// What is done to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Kill(Service),
+    Pause,
+    Cut,
+    Outage,
+    Roll,
+}
+
+impl Fault {
+    const ALL: [Self; 7] = [
+        Self::Kill(Service::Chat),
+        Self::Kill(Service::History),
+        Self::Kill(Service::Presence),
+        Self::Pause,
+        Self::Cut,
+        Self::Outage,
+        Self::Roll,
+    ];
+
+    /// As it stands in the record.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kill(Service::Chat) => "at chat",
+            Self::Kill(Service::History) => "at history",
+            Self::Kill(Service::Presence) => "at presence",
+            Self::Pause => "(SIGSTOP of a chat node)",
+            Self::Cut => "(a cut between the chat nodes)",
+            Self::Outage => "(DynamoDB away)",
+            Self::Roll => "(a rolling restart)",
+        }
+    }
+
+    /// How often it strikes in one record.
+    fn strikes(self, kills: usize) -> usize {
+        match self {
+            Self::Kill(_) => kills,
+            Self::Pause | Self::Cut | Self::Outage | Self::Roll => 1,
+        }
+    }
+
+    /// How long one strike may take at most.
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Kill(_) => STRIKE,
+            Self::Pause => PAUSE + STRIKE,
+            Self::Cut => CUT + STRIKE,
+            Self::Outage => OUTAGE + STRIKE,
+            // Six processes, each with its drain.
+            Self::Roll => STRIKE * 6,
+        }
+    }
+
+    /// Whether a send without an answer must be met, and a retry be a duplicate. What
+    /// answers nobody takes no answer away.
+    fn must_show(self) -> bool {
+        matches!(self, Self::Kill(Service::Chat | Service::History))
+    }
+}
+
+/// How long all of it may take.
+pub(super) fn limit(setup: &Setup) -> Duration {
+    let faults = Fault::ALL.into_iter().map(|fault| {
+        let strikes = u32::try_from(fault.strikes(setup.cluster_kills)).unwrap_or(u32::MAX);
+        fault.lasts().saturating_mul(strikes) + RECOVERY
+    });
+    faults.sum::<Duration>() + RECOVERY
+}
+
+/// Breaks one thing after another; says what each met.
+pub(super) async fn run(setup: &Setup) -> Result<String> {
+    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let mut system = System::start(setup, folder.path()).await?;
+    let mut all = Tally::default();
+    for (number, fault) in (0_u64..).zip(Fault::ALL) {
+        let seed = setup.seed.wrapping_add(100 * number);
+        let tally = strike(setup, &mut system, fault, seed)
+            .await
+            .with_context(|| format!("{fault:?} with seed {seed} failed"))?;
+        crate::say(&format!("  {fault:?}: {tally}"));
+        all.add(tally);
+    }
+    let must = Fault::ALL.into_iter().filter(|fault| fault.must_show());
+    all.ensure_no_zero(must.map(Fault::name))?;
+    system.stop().await?;
+    Ok(format!("every promise kept; seed {}; {all}", setup.seed))
+}
+
+/// One record.
+async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> Result<Tally> {
+    let strikes = fault.strikes(setup.cluster_kills);
+    let wild = AROUND * 2 + fault.lasts() * u32::try_from(strikes)?;
+    let loads = [
+        Load::new(Clients::Stubs, seed, wild),
+        Load::new(Clients::Client, seed.wrapping_add(1), wild),
+    ];
+    let addresses = system.chat_addresses();
+    let folder = system.folder().to_path_buf();
+    let breaks = async {
+        let mut dice = Dice::new(seed);
+        let mut deaths = Vec::new();
+        for number in 0..strikes {
+            let flow = dice.between(FLOW.0, FLOW.1);
+            for load in &loads {
+                load.flows(flow, Instant::now() + STRIKE).await;
+            }
+            deaths.push(do_one(system, fault, number, (&loads, &mut dice)).await?);
+            note(&loads, &Event::Heal);
+        }
+        Ok(deaths)
+    };
+    let place = (addresses.as_slice(), folder.as_path());
+    let (deaths, records) = drive(&loads, place, breaks, &setup.records).await?;
+    let mut tally = Tally::default();
+    for record in &records {
+        tally.take(record, &deaths)?;
+    }
+    Ok(tally)
+}
+
+/// Strikes once and heals; returns when the thing was broken.
+async fn do_one(
+    system: &mut System,
+    fault: Fault,
+    number: usize,
+    (loads, dice): (&[Load], &mut Dice),
+) -> Result<duologue_client::UnixMillis> {
+    let noted = || {
+        note(
+            loads,
+            &Event::Kill {
+                what: fault.name().into(),
+            },
+        );
+    };
+    let broken = match fault {
+        Fault::Kill(service) => {
+            let away = Duration::from_millis(dice.between(AWAY_MILLIS.0, AWAY_MILLIS.1));
+            let probe = match service {
+                Service::Chat => Some(system.probe(number).await?),
+                Service::History | Service::Presence => None,
+            };
+            noted();
+            system.kill(service, number).await?;
+            let broken = SystemEnvironment.now();
+            if let Some(probe) = probe {
+                system.is_honest(probe, number).await?;
+            } else {
+                sleep(away).await;
+            }
+            system.start_again(service, number).await?;
+            broken
+        }
+        Fault::Pause => {
+            let probe = system.probe(number).await?;
+            noted();
+            system.signal_chat(number, "STOP").await?;
+            let broken = SystemEnvironment.now();
+            let began = Instant::now();
+            system.is_honest(probe, number).await?;
+            sleep(PAUSE.saturating_sub(began.elapsed())).await;
+            system.signal_chat(number, "CONT").await?;
+            broken
+        }
+        Fault::Cut => {
+            noted();
+            let broken = SystemEnvironment.now();
+            system.cut();
+            sleep(CUT).await;
+            system.mend();
+            broken
+        }
+        Fault::Outage => {
+            noted();
+            let broken = SystemEnvironment.now();
+            system.outage(OUTAGE).await?;
+            broken
+        }
+        Fault::Roll => {
+            noted();
+            let broken = SystemEnvironment.now();
+            system.roll().await?;
+            broken
+        }
+    };
+    system.all_ready().await?;
+    Ok(broken)
+}
+
+impl System {
+    /// A user who is online on the chat node that is struck next.
+    async fn probe(&self, number: usize) -> Result<Probe> {
+        let [node, other] = self.struck_and_other(number);
+        let user = format!("probe-{number}-{}", SystemEnvironment.now().0);
+        Probe::connect((self.program(), self.folder()), &user, node, other).await
+    }
+
+    /// The other node must not show the user of the dead one for too long.
+    async fn is_honest(&self, probe: Probe, number: usize) -> Result<()> {
+        let [_, other] = self.struck_and_other(number);
+        let took = probe
+            .shown(other, Availability::Offline, HONEST_WITHIN)
+            .await?;
+        ensure!(took <= HONEST_WITHIN, "offline was shown after {took:?}");
+        crate::say(&format!("  offline after {:.1} s", took.as_secs_f64()));
+        Ok(())
+    }
+}
