@@ -6,6 +6,7 @@
 //! panic on any input, and must not decide anything. An envelope travels as the
 //! bytes that are stored.
 
+mod append;
 pub mod history;
 pub mod presence;
 
