@@ -89,34 +89,54 @@ pub enum Appended {
 /// that no draft is settled.
 pub struct OnAppended {
     drafts: usize,
+    relay: Option<Box<dyn FnOnce(&[Appended]) + Send>>,
     take: Option<Box<dyn FnOnce(Vec<Appended>) + Send>>,
 }
 
 impl OnAppended {
     /// For a run of so many drafts.
     pub fn new(drafts: usize, take: impl FnOnce(Vec<Appended>) + Send + 'static) -> Self {
-        let take = Some(Box::new(take) as Box<_>);
-        Self { drafts, take }
+        Self {
+            drafts,
+            relay: None,
+            take: Some(Box::new(take)),
+        }
+    }
+
+    /// Calls this first, also if the answers come only after [`OnAppended::give_up`].
+    #[must_use]
+    pub fn relaying(mut self, relay: impl FnOnce(&[Appended]) + Send + 'static) -> Self {
+        self.relay = Some(Box::new(relay));
+        self
     }
 
     /// The answers are here.
     pub fn call(mut self, answers: Vec<Appended>) {
+        if let Some(relay) = self.relay.take() {
+            relay(&answers);
+        }
         if let Some(take) = self.take.take() {
             take(answers);
+        }
+    }
+
+    /// Who asked waits no longer: no draft is settled, for all that is known. What is
+    /// stored nevertheless shall be relayed.
+    pub fn give_up(&mut self) {
+        if let Some(take) = self.take.take() {
+            let unavailable = Appended::Unsettled(Unsettled {
+                reason: UnsettledReason::Unavailable,
+                head: None,
+                retry_after: None,
+            });
+            take(vec![unavailable; self.drafts]);
         }
     }
 }
 
 impl Drop for OnAppended {
     fn drop(&mut self) {
-        let unavailable = Appended::Unsettled(Unsettled {
-            reason: UnsettledReason::Unavailable,
-            head: None,
-            retry_after: None,
-        });
-        if let Some(take) = self.take.take() {
-            take(vec![unavailable; self.drafts]);
-        }
+        self.give_up();
     }
 }
 

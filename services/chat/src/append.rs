@@ -20,10 +20,9 @@ pub(crate) async fn for_session(core: Arc<Core>, run: Run, origin: Arc<Handle>) 
     let peer = run.peer.clone();
     let relay = relay(&core, &run, Some(Arc::clone(&origin)));
     let answered = OnAppended::new(run.drafts.len(), move |answers| {
-        relay(&answers);
         origin.inbox.appended(peer, answers);
     });
-    core.history.append(run, answered).await;
+    core.history.append(run, answered.relaying(relay)).await;
 }
 
 /// Appends a run that belongs to no session. Who does not wait for the answers stops
@@ -32,10 +31,9 @@ pub(crate) async fn and_wait(core: &Arc<Core>, run: Run) -> Vec<Appended> {
     let relay = relay(core, &run, None);
     let (answer, answers) = oneshot::channel();
     let answered = OnAppended::new(run.drafts.len(), move |appended| {
-        relay(&appended);
         let _ = answer.send(appended);
     });
-    core.history.append(run, answered).await;
+    core.history.append(run, answered.relaying(relay)).await;
     answers.await.unwrap_or_default()
 }
 

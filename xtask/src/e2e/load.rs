@@ -18,8 +18,6 @@ use tokio::time::{Instant, sleep};
 
 use super::server::{ANY_PORT, Server};
 
-const USERS: usize = 12;
-const DEVICES: usize = 3;
 /// Violations of a failing record that are told.
 const TOLD: usize = 10;
 /// How often a record is looked at.
@@ -31,6 +29,8 @@ pub(super) struct Load {
     pub(super) kind: Kind,
     pub(super) seed: u64,
     pub(super) wild: Duration,
+    pub(super) users: usize,
+    pub(super) devices: usize,
     pub(super) recorder: Recorder,
 }
 
@@ -40,6 +40,8 @@ impl Load {
             kind,
             seed,
             wild,
+            users: 12,
+            devices: 3,
             recorder: Recorder::default(),
         }
     }
@@ -56,8 +58,8 @@ impl Load {
             data: folder.join("data"),
             load: driver::Load {
                 addresses: addresses.to_vec(),
-                users: USERS,
-                devices: DEVICES,
+                users: self.users,
+                devices: self.devices,
                 wild: self.wild,
                 seed: self.seed,
                 kind: self.kind,

@@ -2,7 +2,8 @@
 //!
 //! One task owns the stream. A run that it was given is answered once, whoever asked:
 //! by the replica; or as not settled, when the stream breaks, when it takes too long,
-//! or at once while the replica cannot be reached. It must not send a run twice: an
+//! or at once while the replica cannot be reached. An answer that comes too late is still
+//! relayed. It must not send a run twice: an
 //! answer that is lost leaves open whether the run is stored, and to send it again is
 //! the client's part, who waits for the answer.
 
@@ -69,6 +70,7 @@ impl Stream {
             waiting: VecDeque::new(),
             flying: BTreeMap::new(),
             last_ref: 0,
+            given_up: 0,
             refusing: false,
             sweep,
         };
@@ -144,6 +146,9 @@ struct Owner {
     /// Sent, by their numbers, which rise: the oldest first.
     flying: BTreeMap<u64, Flying>,
     last_ref: u64,
+    /// For runs up to this one nobody waits. They stay until they are answered: what is
+    /// stored after all is relayed.
+    given_up: u64,
     /// The last try to open the stream failed: nobody shall wait for the next one.
     refusing: bool,
     sweep: Interval,
@@ -292,7 +297,7 @@ impl Owner {
     fn take(&mut self, response: wire::AppendResponse) -> Result<(), Status> {
         for answer in response.answers {
             let Some(flying) = self.flying.remove(&answer.r#ref) else {
-                // It came too late.
+                tracing::debug!("history answers a run that it was not asked");
                 continue;
             };
             if !answer.refused.is_empty() {
@@ -317,10 +322,12 @@ impl Owner {
         {
             self.waiting.pop_front();
         }
-        while let Some(oldest) = self.flying.first_entry()
-            && oldest.get().deadline <= now
-        {
-            oldest.remove();
+        for (number, flying) in self.flying.range_mut(self.given_up + 1..) {
+            if flying.deadline > now {
+                break;
+            }
+            flying.answered.give_up();
+            self.given_up = *number;
         }
     }
 }

@@ -135,9 +135,15 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
 async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> Result<Tally> {
     let strikes = fault.strikes(setup.cluster_kills);
     let wild = AROUND * 2 + fault.lasts() * u32::try_from(strikes)?;
+    // Every message is a call or more of DynamoDB Local, which is slow.
+    let few = |load: Load| Load {
+        users: 5,
+        devices: 2,
+        ..load
+    };
     let loads = [
-        Load::new(Clients::Stubs, seed, wild),
-        Load::new(Clients::Client, seed.wrapping_add(1), wild),
+        few(Load::new(Clients::Stubs, seed, wild)),
+        few(Load::new(Clients::Client, seed.wrapping_add(1), wild)),
     ];
     let addresses = system.chat_addresses();
     let folder = system.folder().to_path_buf();

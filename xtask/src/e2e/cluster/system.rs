@@ -33,6 +33,7 @@ pub(super) struct System {
     program: PathBuf,
     folder: PathBuf,
     dynamo: DynamoDbLocal,
+    _memory: tempfile::TempDir,
     history: Vec<Process>,
     presence: Vec<Process>,
     chat: Vec<Process>,
@@ -45,7 +46,9 @@ impl System {
     /// Starts everything, and waits until all are ready.
     pub(super) async fn start(setup: &Setup, folder: &Path) -> Result<Self> {
         let fetched = dynamodb_local::fetch(&setup.root)?;
-        let data = Data::Folder(folder.join("dynamodb"));
+        // In memory and yet there when it is started again: its syncs are not the matter.
+        let memory = tempfile::tempdir_in("/dev/shm").context("no folder in memory")?;
+        let data = Data::Folder(memory.path().join("dynamodb"));
         let dynamo = DynamoDbLocal::start(&fetched, &data, 0).await?;
         let environment = environment(&dynamo);
         run(
@@ -123,6 +126,7 @@ impl System {
             program: setup.program.clone(),
             folder: folder.to_path_buf(),
             dynamo,
+            _memory: memory,
             history,
             presence,
             chat,
