@@ -13,7 +13,8 @@ type Lane<'a> = Vec<(u64, &'a Send)>;
 /// Sends to one conversation are stored in the order in which they were sent.
 ///
 /// If B is stored, some lane stored it. So when A was sent before B in *every* lane
-/// in which B was sent, A is stored before B, or was refused for good.
+/// in which B was sent, A is stored before B, or was refused for good. What was given up
+/// may have been stored before that: of B, the first send ever counts.
 pub(super) fn session_order(index: &Index<'_>, findings: &mut Findings) {
     let lanes = lanes(index);
     let mut firsts: BTreeMap<Key<'_>, BTreeMap<u64, u64>> = BTreeMap::new();
@@ -22,8 +23,9 @@ pub(super) fn session_order(index: &Index<'_>, findings: &mut Findings) {
             firsts.entry(key(send)).or_default().insert(*lane, *at);
         }
     }
+    let ever = first_sends(index);
     let before_everywhere = |one: &Send, other: &Send| {
-        let (one, other) = (&firsts[&key(one)], &firsts[&key(other)]);
+        let (one, other) = (&firsts[&key(one)], &ever[&key(other)]);
         let is_before = |lane: &u64, at: &u64| one.get(lane).is_some_and(|first| first < at);
         other.iter().all(|(lane, at)| is_before(lane, at))
     };
@@ -50,6 +52,18 @@ pub(super) fn session_order(index: &Index<'_>, findings: &mut Findings) {
             }
         }
     }
+}
+
+/// When each message was first sent in each lane.
+fn first_sends<'a>(index: &Index<'a>) -> BTreeMap<Key<'a>, BTreeMap<u64, u64>> {
+    let mut firsts: BTreeMap<Key<'_>, BTreeMap<u64, u64>> = BTreeMap::new();
+    for entry in index.entries {
+        if let Event::Send(send) = &entry.event {
+            let lanes = firsts.entry(key(send)).or_default();
+            lanes.entry(send.lane).or_insert(entry.at);
+        }
+    }
+    firsts
 }
 
 fn key(send: &Send) -> Key<'_> {
