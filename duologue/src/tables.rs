@@ -1,5 +1,10 @@
 //! `duologue tables`: the tables in DynamoDB. Services only look whether they are there.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "what is shown by --help has no backticks"
+)]
+
 use std::io::{Write as _, stdout};
 
 use anyhow::Context as _;

@@ -89,9 +89,11 @@ pub enum Appended {
 /// that no draft is settled.
 pub struct OnAppended {
     drafts: usize,
-    relay: Option<Box<dyn FnOnce(&[Appended]) + Send>>,
+    relay: Option<Relay>,
     take: Option<Box<dyn FnOnce(Vec<Appended>) + Send>>,
 }
+
+type Relay = Box<dyn FnOnce(&[Appended]) + Send>;
 
 impl OnAppended {
     /// For a run of so many drafts.

@@ -2,12 +2,12 @@
 //! as within one process, and what becomes of them when a way between is cut.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use duologue_chat::ports::{Announcement, Presence as _, Relay};
+use duologue_chat::ports::{Channel, InvalidAddress, Nodes, Presence as _};
 use duologue_chat::remote::{RemoteHistory, RemotePresence, Replica};
-use duologue_chat::{Chat as Node, ChatConfig, Parts, Visibility};
+use duologue_chat::{Chat as Node, ChatConfig, OtherNodes, Parts, Visibility};
 use duologue_history::HistoryServer;
 use duologue_history::history::History;
 use duologue_history::memory::MemoryStore;
@@ -50,12 +50,12 @@ struct Cluster {
     /// The ways to the replicas of history, which every node takes.
     histories: Vec<Link>,
     presence: SocketAddr,
-    nodes: Arc<Mutex<Vec<(NodeId, Node)>>>,
 }
 
 /// A node and its own way to presence.
 struct Started {
     address: SocketAddr,
+    _node: Node,
     presence: Link,
 }
 
@@ -76,7 +76,6 @@ impl Cluster {
             store,
             histories,
             presence: serve_inside(routes).await,
-            nodes: Arc::default(),
         }
     }
 
@@ -88,26 +87,34 @@ impl Cluster {
         let name = NodeId::parse(name).unwrap();
         let metrics = metrics();
         let presences = vec![replica("p", presence.address)];
+        let remote = Arc::new(RemotePresence::new(presences, Arc::clone(&random)));
+        let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let others = OtherNodes {
+            nodes: Arc::clone(&remote) as Arc<dyn Nodes>,
+            address: relay.local_addr().unwrap().to_string(),
+            dial: Arc::new(|address| {
+                let addresses = Addresses::at(address).ok_or(InvalidAddress)?;
+                Ok(Channel::new(upstream(addresses).channel()))
+            }),
+        };
         let parts = Parts {
             history: Arc::new(RemoteHistory::new(histories.collect(), &random)),
-            presence: Arc::new(RemotePresence::new(presences, Arc::clone(&random))),
-            relay: Some(Arc::new(Everybody {
-                from: name.clone(),
-                nodes: Arc::clone(&self.nodes),
-            })),
+            presence: remote,
+            relay: Some(others),
             clock: Arc::new(SystemClock),
             random,
             metrics: metrics.clone(),
         };
-        let node = Node::start(config(name.clone()), parts).await.unwrap();
-        let routes = Routes::new(node.server());
-        self.nodes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((name, node));
+        let node = Node::start(config(name), parts).await.unwrap();
+        serve_inside_on(relay, Routes::new(node.relay_server()));
         let methods = Methods::from_descriptor_sets(&[DESCRIPTOR_SET]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Routes::new(node.server());
+        serve(listener, routes, methods, &metrics, Arc::new(identity));
         Started {
-            address: serve(routes, methods, &metrics, Arc::new(identity)).await,
+            address,
+            _node: node,
             presence,
         }
     }
@@ -130,27 +137,18 @@ impl Cluster {
     }
 }
 
-/// Tells every other node, whether or not it holds a session of the users: where they
-/// are is another matter.
-struct Everybody {
-    from: NodeId,
-    nodes: Arc<Mutex<Vec<(NodeId, Node)>>>,
-}
-
-impl Relay for Everybody {
-    fn relay(&self, announcement: Announcement) {
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, node) in nodes.iter().filter(|(name, _)| *name != self.from) {
-            node.deliver(&announcement);
-        }
-    }
-}
-
 fn metrics() -> Metrics {
     Metrics::new(BuildInfo::of("test"), UnixMillis(0))
 }
 
 fn replica(name: &str, address: SocketAddr) -> Replica {
+    Replica {
+        name: name.to_owned(),
+        connection: upstream(Addresses::one(address.into())).channel(),
+    }
+}
+
+fn upstream(addresses: Addresses) -> Upstream {
     let parts = UpstreamParts {
         credentials: Credentials::none(),
         methods: Arc::new(Methods::inner().unwrap()),
@@ -158,15 +156,18 @@ fn replica(name: &str, address: SocketAddr) -> Replica {
         network: Arc::new(Tcp),
         random: Arc::new(SystemRandom),
     };
-    let config = UpstreamConfig::new("replica", Addresses::one(address.into()));
-    Replica {
-        name: name.to_owned(),
-        connection: Upstream::start(config, parts).unwrap().channel(),
-    }
+    Upstream::start(UpstreamConfig::new("replica", addresses), parts).unwrap()
 }
 
 /// Serves what services say to each other. Who they are is another matter.
 async fn serve_inside(routes: Routes) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    serve_inside_on(listener, routes);
+    address
+}
+
+fn serve_inside_on(listener: TcpListener, routes: Routes) {
     let methods = Methods::from_descriptor_sets(&[INTERNAL_DESCRIPTOR_SET]).unwrap();
     let service = |_: &tonic::codegen::http::HeaderMap| {
         Ok(Identity {
@@ -174,17 +175,16 @@ async fn serve_inside(routes: Routes) -> SocketAddr {
             expires_at: UnixMillis(u64::MAX),
         })
     };
-    serve(routes, methods, &metrics(), Arc::new(service)).await
+    serve(listener, routes, methods, &metrics(), Arc::new(service));
 }
 
-async fn serve(
+fn serve(
+    listener: TcpListener,
     routes: Routes,
     methods: Methods,
     metrics: &Metrics,
     authenticate: Authenticate,
-) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+) {
     let shutdown = Shutdown::new(Duration::ZERO);
     let stack = Stack::new(methods, metrics, authenticate, shutdown);
     let incoming = TcpListenerStream::new(listener).map(|connection| {
@@ -194,7 +194,6 @@ async fn serve(
     });
     let serve = server::serve(stack, routes, incoming);
     task::spawn("server", async move { serve.await.unwrap() });
-    address
 }
 
 /// Users say who they are: tokens are another matter.
