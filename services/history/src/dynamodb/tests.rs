@@ -163,7 +163,7 @@ async fn what_is_throttled_is_not_stored_and_not_called_so() {
 #[tokio::test(start_paused = true)]
 async fn without_its_rows_no_message_is_sent() {
     let world = World::new().await;
-    world.faults.plan("UpdateItem", [Fault::Hang; 3]);
+    world.faults.plan("UpdateItem", [Fault::Hang; 6]);
     let outcome = world.put(1..=1).await;
     assert!(matches!(
         outcome.stopped,
