@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::serve::config::ServeArgs;
-use crate::{health, send, serve, tables, tail, talk, token};
+use crate::{health, secret, send, serve, tables, tail, talk, token};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,6 +37,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Print the public half of the development key, as JWKS.
     PublicKey(token::PublicKeyArgs),
+    /// Make the secret that services show each other, unless it is there.
+    InternalSecret(secret::InternalSecretArgs),
     /// Make, show or check the tables in DynamoDB.
     Tables(tables::TablesArgs),
     /// Chat in the terminal.
@@ -88,6 +90,7 @@ async fn run_command(command: Command, matches: &ArgMatches) -> anyhow::Result<(
         }
         Command::Token(args) => token::run(&args),
         Command::PublicKey(args) => token::public_key(&args),
+        Command::InternalSecret(args) => secret::run(&args),
         Command::Tables(args) => tables::run(args).await,
         Command::Talk(args) => talk::run(args).await,
         Command::Send(args) => send::run(args).await,

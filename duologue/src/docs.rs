@@ -1,6 +1,7 @@
 //! Compares `docs/` with the code, so that none of its tables can be wrong.
 
 mod architecture;
+mod compose;
 mod configuration;
 mod errors;
 mod limits;

@@ -8,6 +8,7 @@ mod cli;
 mod docs;
 mod health;
 pub mod ports;
+mod secret;
 mod send;
 mod serve;
 mod tables;

@@ -2,6 +2,8 @@
 
 mod bench;
 mod check;
+#[cfg(feature = "e2e")]
+mod cluster;
 mod codegen;
 #[cfg(feature = "e2e")]
 mod dynamodb_local;
@@ -31,6 +33,10 @@ enum Task {
     /// losses of power.
     #[cfg(feature = "e2e")]
     E2e(e2e::Options),
+    /// Run what docker-compose.yml runs as the profile `split`, without containers.
+    #[cfg(feature = "e2e")]
+    #[command(subcommand)]
+    Cluster(cluster::Task),
     /// Run DynamoDB Local until Ctrl-C; fetched by Maven, run by Java.
     #[cfg(feature = "e2e")]
     DynamodbLocal(dynamodb_local::Options),
@@ -48,6 +54,8 @@ fn main() -> Result<()> {
         Task::Simulate(options) => simulate::run(&root, &options),
         #[cfg(feature = "e2e")]
         Task::E2e(options) => e2e::run(&root, &options),
+        #[cfg(feature = "e2e")]
+        Task::Cluster(task) => cluster::run(&root, &task),
         #[cfg(feature = "e2e")]
         Task::DynamodbLocal(options) => dynamodb_local::run(&root, &options),
         #[cfg(feature = "e2e")]

@@ -116,7 +116,8 @@ impl ProcessArgs {
             build,
             filter: self.log.clone(),
             format: self.log_format,
-            otlp_endpoint: self.otlp_endpoint.clone(),
+            // Empty is what an unset variable is passed on as.
+            otlp_endpoint: self.otlp_endpoint.clone().filter(|url| !url.is_empty()),
         }
     }
 }

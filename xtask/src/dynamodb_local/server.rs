@@ -153,6 +153,8 @@ fn spawn(program: &Path, data: &Data, port: u16) -> Result<Child> {
         .stdin(Stdio::null())
         // It prints how it was started, nothing that anybody waits for.
         .stdout(Stdio::null())
+        // Ctrl-C is for whoever runs it, who ends it when nobody needs it any more.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .context("cannot run java: Java 17 is needed for DynamoDB Local")

@@ -75,7 +75,7 @@ const PART_LIMIT: Duration = Duration::from_mins(5);
 const KILL_LIMIT: Duration = Duration::from_secs(12);
 
 /// The programs of a split system, which are built where the one process is.
-const BESIDE: [&str; 3] = [
+pub(crate) const BESIDE: [&str; 3] = [
     "--package=duologue-chat",
     "--package=duologue-history",
     "--package=duologue-presence",
@@ -178,7 +178,7 @@ fn build_faulty(root: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 /// Builds the program and says where it is.
-fn build(root: &Path, more: &[&str]) -> Result<PathBuf> {
+pub(crate) fn build(root: &Path, more: &[&str]) -> Result<PathBuf> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--bins", "--package=duologue"])
         .args(["--locked", "--message-format=json-render-diagnostics"])
