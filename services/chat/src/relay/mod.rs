@@ -25,11 +25,14 @@ use duologue_proto::presence::{Liveness, NodeInfo, PresenceError, Route};
 use duologue_runtime::clock::{Random, RandomExt as _};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::task;
+use duologue_runtime::telemetry::TRACED;
+use duologue_runtime::telemetry::propagation::{Trace, within};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
@@ -58,7 +61,12 @@ pub const MAX_REMOVALS: usize = 8;
 #[derive(Debug, Clone)]
 pub(crate) enum Announcement {
     /// Messages of one sender in one conversation. Never empty.
-    Messages(Arc<[Envelope]>),
+    Messages {
+        /// In their order.
+        run: Arc<[Envelope]>,
+        /// What they are part of.
+        trace: Option<Trace>,
+    },
     /// A user's cursor in the conversation with `peer` moved.
     Cursor {
         /// Whose cursor.
@@ -72,6 +80,14 @@ pub(crate) enum Announcement {
     Superseded(Box<Route>),
     /// A session of this user came in force or left.
     Presence(UserId),
+}
+
+impl Announcement {
+    /// Messages that are part of the trace that we are in.
+    pub(crate) fn messages(run: Arc<[Envelope]>) -> Self {
+        let trace = Trace::current();
+        Self::Messages { run, trace }
+    }
 }
 
 /// Reaches the other nodes. Its tasks end with it.
@@ -239,7 +255,11 @@ impl Driver {
             let mut lookups = self.shared.lookups();
             let superseded: Vec<_> = lookups.take_superseded().collect();
             while let Some(lookup) = lookups.next(now) {
-                self.questions.push(ask(Arc::clone(&self.shared), lookup));
+                let trace = lookups.trace_of(&lookup);
+                let look_up = || tracing::info_span!(target: TRACED, parent: None, "look up");
+                let asking = ask(Arc::clone(&self.shared), lookup);
+                let asking = asking.instrument(within(trace, look_up));
+                self.questions.push(Box::pin(asking));
             }
             (superseded, lookups.due().filter(|due| *due > now))
         };
@@ -365,18 +385,16 @@ impl Driver {
     }
 }
 
-fn ask(shared: Arc<Shared>, lookup: Lookup) -> Question {
-    Box::pin(async move {
-        match lookup {
-            Lookup::User(user) => {
-                let asked = shared.parts.presence.routes(&user);
-                let routes = tokio::time::timeout(ASK_TIMEOUT, asked).await;
-                let late = PresenceError::Unavailable { retry_after: None };
-                Answer::Routes(user, routes.unwrap_or(Err(late)))
-            }
-            Lookup::Nodes => Answer::Nodes(shared.nodes().await),
+async fn ask(shared: Arc<Shared>, lookup: Lookup) -> Answer {
+    match lookup {
+        Lookup::User(user) => {
+            let asked = shared.parts.presence.routes(&user);
+            let routes = tokio::time::timeout(ASK_TIMEOUT, asked).await;
+            let late = PresenceError::Unavailable { retry_after: None };
+            Answer::Routes(user, routes.unwrap_or(Err(late)))
         }
-    })
+        Lookup::Nodes => Answer::Nodes(shared.nodes().await),
+    }
 }
 
 /// Removes a row that its node does not know, by its exact number. If that fails, it

@@ -10,6 +10,7 @@ use duologue_proto::ids::{Seq, SessionId, UserId};
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::Route;
 use duologue_runtime::faults::{Mutant, planted};
+use duologue_runtime::telemetry::propagation::Trace;
 
 /// What one piece of news counts for, beside the bytes of its messages.
 const NEWS_BYTES: usize = 160;
@@ -33,6 +34,8 @@ pub(crate) struct News {
     pub(crate) superseded: BTreeSet<SessionId>,
     pub(crate) look_at_presence: bool,
     pub(crate) resync: bool,
+    /// What the oldest of these messages is part of, of those that are part of a trace.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl News {
@@ -93,11 +96,13 @@ impl News {
         *self = Self {
             look_at_presence: self.look_at_presence,
             resync: true,
+            trace: self.trace,
             ..Self::default()
         };
     }
 
     fn merge(&mut self, other: Self) {
+        self.trace = self.trace.or(other.trace);
         if !self.resync {
             for run in other.runs {
                 self.push(run);
