@@ -201,9 +201,9 @@ impl Programs {
     async fn end(self) {
         self.shutdown.trigger();
         let join = || {
-            self.threads
-                .into_iter()
-                .for_each(|thread| thread.join().unwrap())
+            for thread in self.threads {
+                thread.join().unwrap();
+            }
         };
         tokio::task::spawn_blocking(join).await.unwrap();
     }

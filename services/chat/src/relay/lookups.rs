@@ -13,8 +13,8 @@ use duologue_proto::presence::Route;
 use duologue_runtime::telemetry::propagation::Trace;
 use tokio::time::Instant;
 
-use super::news::{Buffer, News};
-use super::{Announcement, backoff};
+use super::backoff;
+use super::news::{Announcement, Buffer, News};
 
 /// Users who are looked up at the same time.
 pub const MAX_LOOKUPS: usize = 64;

@@ -20,13 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, NodeId, UserId};
-use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::{Liveness, NodeInfo, PresenceError, Route};
 use duologue_runtime::clock::{Random, RandomExt as _};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::task;
 use duologue_runtime::telemetry::TRACED;
-use duologue_runtime::telemetry::propagation::{Trace, within};
+use duologue_runtime::telemetry::propagation::within;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
@@ -38,7 +37,7 @@ use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
 use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
-pub(crate) use self::news::News;
+pub(crate) use self::news::{Announcement, News};
 pub use self::news::{MAX_NEWS_PER_USER, RELAY_BYTES, RELAY_MESSAGE_BYTES};
 pub use self::peer::{IDLE_CHECK, LINK_OPEN_TIMEOUT};
 use self::peer::{LinkTask, Peer};
@@ -56,39 +55,6 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_STALE: usize = 1_024;
 /// Stale rows that are removed at the same time.
 pub const MAX_REMOVALS: usize = 8;
-
-/// What another node's sessions should know. All of it is durable already.
-#[derive(Debug, Clone)]
-pub(crate) enum Announcement {
-    /// Messages of one sender in one conversation. Never empty.
-    Messages {
-        /// In their order.
-        run: Arc<[Envelope]>,
-        /// What they are part of.
-        trace: Option<Trace>,
-    },
-    /// A user's cursor in the conversation with `peer` moved.
-    Cursor {
-        /// Whose cursor.
-        user: UserId,
-        /// The other user.
-        peer: UserId,
-        /// Where it is.
-        cursor: Cursor,
-    },
-    /// The session of this route was replaced by a newer one of its device.
-    Superseded(Box<Route>),
-    /// A session of this user came in force or left.
-    Presence(UserId),
-}
-
-impl Announcement {
-    /// Messages that are part of the trace that we are in.
-    pub(crate) fn messages(run: Arc<[Envelope]>) -> Self {
-        let trace = Trace::current();
-        Self::Messages { run, trace }
-    }
-}
 
 /// Reaches the other nodes. Its tasks end with it.
 #[derive(Debug)]

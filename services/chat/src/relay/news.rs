@@ -21,6 +21,39 @@ pub const RELAY_BYTES: usize = 4 * 1024 * 1024;
 /// Messages wait as such below it; above it as raised targets.
 pub const RELAY_MESSAGE_BYTES: usize = RELAY_BYTES / 2;
 
+/// What another node's sessions should know. All of it is durable already.
+#[derive(Debug, Clone)]
+pub(crate) enum Announcement {
+    /// Messages of one sender in one conversation. Never empty.
+    Messages {
+        /// In their order.
+        run: Arc<[Envelope]>,
+        /// What they are part of.
+        trace: Option<Trace>,
+    },
+    /// A user's cursor in the conversation with `peer` moved.
+    Cursor {
+        /// Whose cursor.
+        user: UserId,
+        /// The other user.
+        peer: UserId,
+        /// Where it is.
+        cursor: Cursor,
+    },
+    /// The session of this route was replaced by a newer one of its device.
+    Superseded(Box<Route>),
+    /// A session of this user came in force or left.
+    Presence(UserId),
+}
+
+impl Announcement {
+    /// Messages that are part of the trace that we are in.
+    pub(crate) fn messages(run: Arc<[Envelope]>) -> Self {
+        let trace = Trace::current();
+        Self::Messages { run, trace }
+    }
+}
+
 /// What the sessions of one user should know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct News {

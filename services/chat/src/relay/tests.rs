@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duologue_proto::ids::{DeviceId, MessageId, Seq, SessionId, UnixMillis};
+use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::ConnectNumber;
 use proptest::prelude::*;
 
