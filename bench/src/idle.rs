@@ -22,7 +22,7 @@ pub(crate) async fn measure(kind: Kind, place: &Place) -> Result<f64> {
         let server = Server::start(kind, place)?;
         let members = server.members(driver::pairs("user", sessions))?;
         let users = Users {
-            address: server.address,
+            addresses: &[server.address],
             members: &members,
             per_connection: 1,
             text_bytes: TEXT_BYTES,

@@ -1,7 +1,9 @@
 //! How fast Duologue is, on the reader's own machine: `bench relay` measures it
-//! beside a relay that stores nothing, `bench store` on what it has stored.
+//! beside a relay that stores nothing, `bench store` on what it has stored, `bench
+//! cluster` across chat nodes.
 
 mod bare;
+mod cluster;
 mod driver;
 mod histogram;
 mod idle;
@@ -25,6 +27,8 @@ enum Command {
     Relay(relay::Options),
     /// Duologue on what it has stored: start-up, pages, logins, a catch-up.
     Store(store::Options),
+    /// Pairs across two chat nodes beside the same pairs on one node.
+    Cluster(cluster::Options),
     /// Serve the relay that stores nothing; the runs start it themselves.
     Bare,
 }
@@ -37,6 +41,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Relay(options) => relay::run(&runtime, &options),
         Command::Store(options) => store::run(&runtime, &options),
+        Command::Cluster(options) => cluster::run(&runtime, &options),
         Command::Bare => serve_bare(),
     }
 }

@@ -76,8 +76,8 @@ impl Use {
 /// What is measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
-    /// The server's process.
-    pub(crate) server: u32,
+    /// The server's processes.
+    pub(crate) servers: Vec<u32>,
     /// The server's core.
     pub(crate) core: usize,
     /// Where the server's data is.
@@ -95,7 +95,11 @@ impl Probe {
     pub(crate) fn read(&self) -> Result<Reading> {
         Ok(Reading {
             at: Instant::now(),
-            server: cpu_of(self.server)?,
+            server: self
+                .servers
+                .iter()
+                .map(|it| cpu_of(*it))
+                .sum::<Result<_>>()?,
             driver: cpu_of(std::process::id())?,
             core: core(self.core)?,
             flushes: flushes(self.device),
@@ -125,12 +129,19 @@ impl Reading {
 
 /// User and system time of a process.
 fn cpu_of(process: u32) -> Result<Duration> {
+    let [user, system] = times_of(process)?;
+    Ok(user + system)
+}
+
+/// User and system time of a process, apart.
+pub(crate) fn times_of(process: u32) -> Result<[Duration; 2]> {
     let stat =
         fs::read_to_string(format!("/proc/{process}/stat")).context("the server has ended")?;
     // The name may hold anything; what follows it does not.
     let (_, fields) = stat.rsplit_once(')').context("unreadable /proc/PID/stat")?;
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    ticks.map(ticks_of).sum()
+    let mut ticks = fields.split_whitespace().skip(11);
+    let mut next = || ticks_of(ticks.next().context("unreadable /proc/PID/stat")?);
+    Ok([next()?, next()?])
 }
 
 fn core(core: usize) -> Result<Core> {

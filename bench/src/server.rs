@@ -1,5 +1,6 @@
 //! A server as a child process on a core of its own.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -71,7 +72,7 @@ pub(crate) struct Server {
 }
 
 /// The process; it is killed when this is dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
 }
@@ -104,12 +105,12 @@ impl Server {
     }
 
     pub(crate) fn process(&self) -> u32 {
-        self.running.child.id()
+        self.running.process()
     }
 
     pub(crate) fn probe(&self, place: &Place) -> Result<Probe> {
         Ok(Probe {
-            server: self.process(),
+            servers: vec![self.process()],
             core: place.core,
             device: machine::device_of(self.data())?,
         })
@@ -124,12 +125,7 @@ impl Server {
         &self,
         names: impl Iterator<Item = (String, String)>,
     ) -> Result<Vec<Member>> {
-        let door = self.door()?;
-        let member = |(name, peer): (String, String)| {
-            let token = door.token(name)?;
-            Ok(Member { token, peer })
-        };
-        names.map(member).collect()
+        self.door()?.members(names)
     }
 
     /// What one user shows at the door.
@@ -137,7 +133,7 @@ impl Server {
         self.door()?.token(name.to_owned())
     }
 
-    fn door(&self) -> Result<Door> {
+    pub(crate) fn door(&self) -> Result<Door> {
         Ok(match self.kind {
             Kind::Bare => Door::Open,
             Kind::Duologue => Door::Key(DevKey::load_or_create(self.data.path())?),
@@ -146,7 +142,7 @@ impl Server {
 }
 
 /// What is wanted at the door.
-enum Door {
+pub(crate) enum Door {
     /// The name.
     Open,
     /// A token that this has signed.
@@ -154,6 +150,18 @@ enum Door {
 }
 
 impl Door {
+    /// Users with what each shows.
+    pub(crate) fn members(
+        &self,
+        names: impl Iterator<Item = (String, String)>,
+    ) -> Result<Vec<Member>> {
+        let member = |(name, peer): (String, String)| {
+            let token = self.token(name)?;
+            Ok(Member { token, peer })
+        };
+        names.map(member).collect()
+    }
+
     fn token(&self, name: String) -> Result<String> {
         /// Longer than any run.
         const LIFETIME: Duration = Duration::from_hours(4);
@@ -166,19 +174,29 @@ impl Door {
 
 impl Running {
     fn start(kind: Kind, place: &Place, data: &Path) -> Result<(Self, SocketAddr)> {
-        let log = place.folder.join("server.log");
-        let mut command = Command::new("taskset");
-        command.args(["-c", &place.core.to_string()]);
         match kind {
-            Kind::Bare => {
-                command.arg(std::env::current_exe()?).arg("bare");
-            }
+            Kind::Bare => Self::run(place, &std::env::current_exe()?, ["bare"], "gRPC"),
             Kind::Duologue => {
-                command.arg(&place.program).args(FLAGS);
-                command.arg("--data").arg(data);
+                let mut arguments = vec![OsStr::new("serve")];
+                arguments.extend(FLAGS.map(OsStr::new));
+                arguments.extend([OsStr::new("--data"), data.as_os_str()]);
+                Self::run(place, &place.program, arguments, "gRPC")
             }
         }
-        let mut child = command
+    }
+
+    /// A program on the server's core; also what it says of that name.
+    pub(crate) fn run(
+        place: &Place,
+        program: &Path,
+        arguments: impl IntoIterator<Item: AsRef<OsStr>>,
+        address_of: &str,
+    ) -> Result<(Self, SocketAddr)> {
+        let log = place.folder.join("server.log");
+        let mut child = Command::new("taskset")
+            .args(["-c", &place.core.to_string()])
+            .arg(program)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -189,9 +207,13 @@ impl Running {
             child,
             output: BufReader::new(output),
         };
-        let address = address(&mut running.output)
+        let address = address(&mut running.output, address_of)
             .with_context(|| std::fs::read_to_string(log).unwrap_or_default())?;
         Ok((running, address))
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     fn end(&mut self) -> Result<()> {
@@ -211,8 +233,7 @@ impl Drop for Running {
 /// Nothing of Duologue's is turned off; limits per user and per address are
 /// raised, since all users come from one address and write without rest. Who sees
 /// whom is as in production, where no development key is in use.
-const FLAGS: [&str; 18] = [
-    "serve",
+pub(crate) const FLAGS: [&str; 17] = [
     "--presence-visibility=shared",
     "--grpc-listen=127.0.0.1:0",
     "--admin-listen=127.0.0.1:0",
@@ -232,11 +253,11 @@ const FLAGS: [&str; 18] = [
     "warn",
 ];
 
-/// The first address on a line about gRPC.
-fn address(output: &mut impl std::io::BufRead) -> Result<SocketAddr> {
+/// The first address on a line that names it.
+fn address(output: &mut impl std::io::BufRead, name: &str) -> Result<SocketAddr> {
     for line in output.lines() {
         let line = line?;
-        if !line.contains("gRPC") {
+        if !line.contains(name) {
             continue;
         }
         let mut words = line.split(|c: char| c.is_whitespace() || c == '/');

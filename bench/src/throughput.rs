@@ -94,7 +94,7 @@ pub(crate) async fn measure(
     let probe = server.probe(place)?;
     let members = server.members(driver::pairs("user", 2 * pairs))?;
     let users = Users {
-        address: server.address,
+        addresses: &[server.address],
         members: &members,
         per_connection: driver::per_connection(members.len()),
         text_bytes: TEXT_BYTES,

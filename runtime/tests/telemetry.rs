@@ -195,6 +195,21 @@ async fn a_client_gives_its_trace_to_the_server_that_it_calls() {
     assert_eq!(call.parent_span_id, caller.span_id);
 }
 
+#[tokio::test]
+async fn what_is_made_for_traces_alone_is_not_made_without_a_collector() {
+    let made = |endpoint: Option<String>| {
+        let (dispatch, _guard) = telemetry::build(&config(endpoint), std::io::sink).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            let span = tracing::info_span!(target: telemetry::TRACED, "send");
+            let trace = span.in_scope(propagation::Trace::current);
+            (!span.is_disabled(), trace.is_some())
+        })
+    };
+    let collector = Collector::default().start().await;
+    assert_eq!(made(Some(collector)), (true, true));
+    assert_eq!(made(None), (false, false));
+}
+
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

@@ -10,7 +10,7 @@ use clap::Args;
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// `relay` or `store`, and flags: see `cargo xtask bench relay --help`.
+    /// `relay`, `store` or `cluster`, and flags: see `cargo xtask bench relay --help`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }
@@ -36,11 +36,21 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds both programs; returns what Cargo says of it.
+/// What is measured, and what measures.
+const PACKAGES: [&str; 5] = [
+    "bench",
+    "duologue",
+    "duologue-chat",
+    "duologue-history",
+    "duologue-presence",
+];
+
+/// Builds the programs; returns what Cargo says of it.
 fn build(root: &Path) -> Result<Vec<serde_json::Value>> {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--locked"])
-        .args(["--package=duologue", "--package=bench", "--bins"])
+        .args(PACKAGES.map(|package| format!("--package={package}")))
+        .arg("--bins")
         .arg("--message-format=json-render-diagnostics")
         .current_dir(root)
         .stderr(Stdio::inherit())

@@ -53,7 +53,8 @@ pub(crate) struct Member {
 
 /// Who is to enter where.
 pub(crate) struct Users<'a> {
-    pub(crate) address: SocketAddr,
+    /// Connections go to each in turn: with two, the halves of a pair to different ones.
+    pub(crate) addresses: &'a [SocketAddr],
     pub(crate) members: &'a [Member],
     /// As many users share a connection.
     pub(crate) per_connection: usize,
@@ -158,10 +159,15 @@ impl Load {
 
     async fn connect(&mut self, users: &Users<'_>) -> Result<Vec<Connection>> {
         let count = users.members.len().div_ceil(users.per_connection);
+        ensure!(
+            count.is_multiple_of(users.addresses.len()),
+            "connections cannot be shared out evenly"
+        );
         let mut entering = JoinSet::new();
         let mut connections = Vec::with_capacity(count);
         for first in 0..count {
-            let mut connection = Connection::open(users.address, &self.board).await?;
+            let address = users.addresses[first % users.addresses.len()];
+            let mut connection = Connection::open(address, &self.board).await?;
             let members = (first..users.members.len()).step_by(count);
             let expected = members.clone().count();
             for index in members {

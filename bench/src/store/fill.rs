@@ -65,7 +65,7 @@ pub(super) async fn pairs(
 
 async fn fill(server: &Server, members: &[Member], messages: u64, to: To) -> Result<()> {
     let users = Users {
-        address: server.address,
+        addresses: &[server.address],
         members,
         per_connection: driver::per_connection(members.len()),
         text_bytes: TEXT_BYTES,

@@ -35,6 +35,7 @@ mod split;
 mod storm;
 mod tls;
 mod tokens;
+mod traces;
 mod two_nodes;
 mod unary;
 mod unary_sends;

@@ -126,18 +126,18 @@ async fn chat(dir: &Path, history: &str, presence: &str) -> (Served, SocketAddr)
 }
 
 /// The key that signs tokens; its public part is a file.
-fn make_key(dir: &Path) -> EncodingKey {
+pub(crate) fn make_key(dir: &Path) -> EncodingKey {
     let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     std::fs::write(dir.join("public.pem"), pair.public_key_pem()).unwrap();
     EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap()
 }
 
-fn token(key: &EncodingKey, user: &str) -> String {
+pub(crate) fn token(key: &EncodingKey, user: &str) -> String {
     let claims = json!({"sub": user, "exp": SystemClock.now().0 / 1_000 + 3_600});
     jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, key).unwrap()
 }
 
-async fn as_user(users: SocketAddr, token: &str) -> Chat {
+pub(crate) async fn as_user(users: SocketAddr, token: &str) -> Chat {
     let endpoint = Endpoint::from_shared(format!("http://{users}")).unwrap();
     client(endpoint.connect().await.unwrap(), Bearer::new(token))
 }

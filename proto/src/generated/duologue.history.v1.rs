@@ -34,6 +34,10 @@ pub struct Run {
     /// What is sent, the oldest first; 1 to 256.
     #[prost(message, repeated, tag = "4")]
     pub drafts: ::prost::alloc::vec::Vec<Draft>,
+    /// The W3C `traceparent` of the trace that the run belongs to. Empty where none is
+    /// recorded; anything else that is none is ignored.
+    #[prost(string, tag = "5")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// One message that is not stored yet, or of which that is not known.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

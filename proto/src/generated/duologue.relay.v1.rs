@@ -77,6 +77,11 @@ pub struct News {
     /// ones, and then sync: the sender had no room to say what exactly happened.
     #[prost(bool, tag = "8")]
     pub resync: bool,
+    /// The W3C `traceparent` of the trace that the oldest of these messages belongs to, of
+    /// those that belong to one. Empty where none is recorded; anything else that is none
+    /// is ignored.
+    #[prost(string, tag = "9")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 /// A conversation has messages up to a place.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -11,8 +11,9 @@ use crate::history::{Appended, Draft, Intent, Run, Unsettled, UnsettledReason};
 use crate::ids::{MessageId, Seq};
 use crate::limits::{MAX_BODY_BYTES, MAX_RUN_DRAFTS};
 
-/// A run under the number that its answer will have.
-pub fn write_run(reference: u64, run: Run) -> wire::Run {
+/// A run under the number that its answer will have, and in the trace that it belongs
+/// to, if to any.
+pub fn write_run(reference: u64, run: Run, traceparent: String) -> wire::Run {
     let drafts = run.drafts.into_iter().map(|draft| wire::Draft {
         message_id: draft.message_id.to_string(),
         after_seq: draft.after_seq.map(|seq| seq.0),
@@ -28,10 +29,11 @@ pub fn write_run(reference: u64, run: Run) -> wire::Run {
         sender: run.sender.to_string(),
         peer: run.peer.to_string(),
         drafts: drafts.collect(),
+        traceparent,
     }
 }
 
-/// A run, without its number.
+/// A run, without its number and its trace.
 pub fn read_run(run: wire::Run) -> Read<Run> {
     between("drafts", run.drafts.len(), 1, MAX_RUN_DRAFTS)?;
     Ok(Run {

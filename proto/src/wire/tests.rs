@@ -138,7 +138,7 @@ proptest! {
         reference: u64,
     ) {
         let run = Run { sender, peer, drafts };
-        let wire = sent(history::write_run(reference, run.clone()));
+        let wire = sent(history::write_run(reference, run.clone(), String::new()));
         prop_assert_eq!(wire.r#ref, reference);
         let read = history::read_run(wire).unwrap();
         prop_assert_eq!((read.sender, read.peer, read.drafts), (run.sender, run.peer, run.drafts));
@@ -358,7 +358,7 @@ proptest! {
         flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let (sender, peer) = (route.user.clone(), route.user.clone());
-        let run = history::write_run(1, Run { sender, peer, drafts });
+        let run = history::write_run(1, Run { sender, peer, drafts }, String::new());
         let mut messages = [
             history_wire::AppendRequest { runs: vec![run] }.encode_to_vec(),
             history_wire::AppendResponse { answers: vec![history::write_answers(1, &answers)] }.encode_to_vec(),

@@ -33,6 +33,10 @@ pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the crates of Duologue are called, as targets of log lines.
 const OWN_TARGET: &str = "duologue";
 
+/// The target of spans that are made for exported traces alone. Where none are
+/// exported they are disabled, and cost nothing.
+pub const TRACED: &str = "duologue::traced";
+
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -124,9 +128,12 @@ where
             .with_threads(false)
             .with_tracked_inactivity(false)
     });
+    let exported = traces.is_some();
     let subscriber = tracing_subscriber::registry()
         .with(filter)
-        .with(filter_fn(may_be_told))
+        .with(filter_fn(move |metadata| {
+            may_be_told(metadata) && (exported || metadata.target() != TRACED)
+        }))
         .with(lines(config.format, writer))
         .with(traces);
     Ok((Dispatch::new(subscriber), TelemetryGuard { provider }))

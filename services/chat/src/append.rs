@@ -3,13 +3,18 @@
 //! What is stored is relayed where history settles it, not by the session that sent
 //! it: whoever wrote, the sessions of both users are told in the order of the places,
 //! and a session that is gone changes nothing.
+//!
+//! Where traces are exported a run has a span, until it is settled: of a stream that is
+//! open for hours each run is a trace of its own, which names the session as related.
 
 use std::sync::Arc;
 
 use duologue_proto::history::{Appended, OnAppended, Run};
 use duologue_proto::message::Envelope;
 use duologue_runtime::faults::{Mutant, planted};
+use duologue_runtime::telemetry::TRACED;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 use crate::core::Core;
 use crate::registry::Handle;
@@ -18,30 +23,41 @@ use crate::relay::Announcement;
 /// Appends a session's run. The answers come by its inbox.
 pub(crate) async fn for_session(core: Arc<Core>, run: Run, origin: Arc<Handle>) {
     let peer = run.peer.clone();
-    let relay = relay(&core, &run, Some(Arc::clone(&origin)));
+    let messages = run.drafts.len();
+    let span = tracing::info_span!(target: TRACED, parent: None, "send", messages);
+    if !span.is_disabled() {
+        span.follows_from(Span::current().id());
+    }
+    let relay = relay(&core, &run, Some(Arc::clone(&origin)), span.clone());
     let answered = OnAppended::new(run.drafts.len(), move |answers| {
         origin.inbox.appended(peer, answers);
     });
-    core.history.append(run, answered.relaying(relay)).await;
+    let append = core.history.append(run, answered.relaying(relay));
+    append.instrument(span).await;
 }
 
 /// Appends a run that belongs to no session. Who does not wait for the answers stops
 /// nothing that was taken.
 pub(crate) async fn and_wait(core: &Arc<Core>, run: Run) -> Vec<Appended> {
-    let relay = relay(core, &run, None);
+    let messages = run.drafts.len();
+    let span = tracing::info_span!(target: TRACED, "send", messages);
+    let relay = relay(core, &run, None, span.clone());
     let (answer, answers) = oneshot::channel();
     let answered = OnAppended::new(run.drafts.len(), move |appended| {
         let _ = answer.send(appended);
     });
-    core.history.append(run, answered.relaying(relay)).await;
+    let append = core.history.append(run, answered.relaying(relay));
+    append.instrument(span).await;
     answers.await.unwrap_or_default()
 }
 
-/// What relays the stored messages of `run` to every session but `origin`.
+/// What relays the stored messages of `run` to every session but `origin`, as part of
+/// `span`.
 fn relay(
     core: &Arc<Core>,
     run: &Run,
     origin: Option<Arc<Handle>>,
+    span: Span,
 ) -> impl FnOnce(&[Appended]) + Send + use<> {
     let core = Arc::clone(core);
     let found_before = planted(Mutant::LookupBeforeAppend)
@@ -51,6 +67,7 @@ fn relay(
         if stored.is_empty() {
             return;
         }
+        let _relaying = span.enter();
         let origin = origin.as_ref().map(|handle| &handle.session);
         match found_before {
             None => core.router.messages(stored, origin),
@@ -62,7 +79,7 @@ fn relay(
                 {
                     handle.inbox.announce(&handle.user, &run);
                 }
-                core.router.pass_on(Announcement::Messages(run));
+                core.router.pass_on(Announcement::messages(run));
             }
         }
     }

@@ -36,7 +36,9 @@ impl Router {
                 handle.inbox.announce(&handle.user, &run);
             });
         }
-        self.pass_on(Announcement::Messages(run));
+        if self.others.is_some() {
+            self.pass_on(Announcement::messages(run));
+        }
     }
 
     /// Relays a user's cursor in the conversation with `peer`.

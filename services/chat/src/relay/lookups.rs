@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use duologue_proto::ids::{SessionId, UserId};
 use duologue_proto::presence::Route;
+use duologue_runtime::telemetry::propagation::Trace;
 use tokio::time::Instant;
 
-use super::news::{Buffer, News};
-use super::{Announcement, backoff};
+use super::backoff;
+use super::news::{Announcement, Buffer, News};
 
 /// Users who are looked up at the same time.
 pub const MAX_LOOKUPS: usize = 64;
@@ -62,14 +63,18 @@ impl Lookups {
     /// Takes what is durable. Returns whether something was widened.
     pub(crate) fn announce(&mut self, announcement: Announcement) -> bool {
         match announcement {
-            Announcement::Messages(run) => {
+            Announcement::Messages { run, trace } => {
                 let Some(first) = run.first() else {
                     return false;
                 };
                 let (sender, recipient) = (first.sender.clone(), first.recipient.clone());
                 let both = sender != recipient;
-                let widened = both && self.add(&sender, News::of_run(run.clone()));
-                self.add(&recipient, News::of_run(run)) || widened
+                let news = News {
+                    trace,
+                    ..News::of_run(run)
+                };
+                let widened = both && self.add(&sender, news.clone());
+                self.add(&recipient, news) || widened
             }
             Announcement::Cursor { user, peer, cursor } => {
                 let both = user != peer;
@@ -126,6 +131,14 @@ impl Lookups {
         let (user, entry) = self.waiting.pop()?;
         self.looking.insert(user.clone(), entry.news);
         Some(Lookup::User(user))
+    }
+
+    /// What a look-up that has begun is part of: of the oldest that it serves.
+    pub(crate) fn trace_of(&self, lookup: &Lookup) -> Option<Trace> {
+        match lookup {
+            Lookup::User(user) => self.looking.get(user)?.trace,
+            Lookup::Nodes => None,
+        }
     }
 
     /// When there may be something to look up, if nothing happens before.

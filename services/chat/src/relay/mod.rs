@@ -20,22 +20,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, NodeId, UserId};
-use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::{Liveness, NodeInfo, PresenceError, Route};
 use duologue_runtime::clock::{Random, RandomExt as _};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::task;
+use duologue_runtime::telemetry::TRACED;
+use duologue_runtime::telemetry::propagation::within;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
 use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
-pub(crate) use self::news::News;
+pub(crate) use self::news::{Announcement, News};
 pub use self::news::{MAX_NEWS_PER_USER, RELAY_BYTES, RELAY_MESSAGE_BYTES};
 pub use self::peer::{IDLE_CHECK, LINK_OPEN_TIMEOUT};
 use self::peer::{LinkTask, Peer};
@@ -53,26 +55,6 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MAX_STALE: usize = 1_024;
 /// Stale rows that are removed at the same time.
 pub const MAX_REMOVALS: usize = 8;
-
-/// What another node's sessions should know. All of it is durable already.
-#[derive(Debug, Clone)]
-pub(crate) enum Announcement {
-    /// Messages of one sender in one conversation. Never empty.
-    Messages(Arc<[Envelope]>),
-    /// A user's cursor in the conversation with `peer` moved.
-    Cursor {
-        /// Whose cursor.
-        user: UserId,
-        /// The other user.
-        peer: UserId,
-        /// Where it is.
-        cursor: Cursor,
-    },
-    /// The session of this route was replaced by a newer one of its device.
-    Superseded(Box<Route>),
-    /// A session of this user came in force or left.
-    Presence(UserId),
-}
 
 /// Reaches the other nodes. Its tasks end with it.
 #[derive(Debug)]
@@ -239,7 +221,11 @@ impl Driver {
             let mut lookups = self.shared.lookups();
             let superseded: Vec<_> = lookups.take_superseded().collect();
             while let Some(lookup) = lookups.next(now) {
-                self.questions.push(ask(Arc::clone(&self.shared), lookup));
+                let trace = lookups.trace_of(&lookup);
+                let look_up = || tracing::info_span!(target: TRACED, parent: None, "look up");
+                let asking = ask(Arc::clone(&self.shared), lookup);
+                let asking = asking.instrument(within(trace, look_up));
+                self.questions.push(Box::pin(asking));
             }
             (superseded, lookups.due().filter(|due| *due > now))
         };
@@ -365,18 +351,16 @@ impl Driver {
     }
 }
 
-fn ask(shared: Arc<Shared>, lookup: Lookup) -> Question {
-    Box::pin(async move {
-        match lookup {
-            Lookup::User(user) => {
-                let asked = shared.parts.presence.routes(&user);
-                let routes = tokio::time::timeout(ASK_TIMEOUT, asked).await;
-                let late = PresenceError::Unavailable { retry_after: None };
-                Answer::Routes(user, routes.unwrap_or(Err(late)))
-            }
-            Lookup::Nodes => Answer::Nodes(shared.nodes().await),
+async fn ask(shared: Arc<Shared>, lookup: Lookup) -> Answer {
+    match lookup {
+        Lookup::User(user) => {
+            let asked = shared.parts.presence.routes(&user);
+            let routes = tokio::time::timeout(ASK_TIMEOUT, asked).await;
+            let late = PresenceError::Unavailable { retry_after: None };
+            Answer::Routes(user, routes.unwrap_or(Err(late)))
         }
-    })
+        Lookup::Nodes => Answer::Nodes(shared.nodes().await),
+    }
 }
 
 /// Removes a row that its node does not know, by its exact number. If that fails, it

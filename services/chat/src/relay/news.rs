@@ -10,6 +10,7 @@ use duologue_proto::ids::{Seq, SessionId, UserId};
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::Route;
 use duologue_runtime::faults::{Mutant, planted};
+use duologue_runtime::telemetry::propagation::Trace;
 
 /// What one piece of news counts for, beside the bytes of its messages.
 const NEWS_BYTES: usize = 160;
@@ -19,6 +20,39 @@ pub const MAX_NEWS_PER_USER: usize = 256;
 pub const RELAY_BYTES: usize = 4 * 1024 * 1024;
 /// Messages wait as such below it; above it as raised targets.
 pub const RELAY_MESSAGE_BYTES: usize = RELAY_BYTES / 2;
+
+/// What another node's sessions should know. All of it is durable already.
+#[derive(Debug, Clone)]
+pub(crate) enum Announcement {
+    /// Messages of one sender in one conversation. Never empty.
+    Messages {
+        /// In their order.
+        run: Arc<[Envelope]>,
+        /// What they are part of.
+        trace: Option<Trace>,
+    },
+    /// A user's cursor in the conversation with `peer` moved.
+    Cursor {
+        /// Whose cursor.
+        user: UserId,
+        /// The other user.
+        peer: UserId,
+        /// Where it is.
+        cursor: Cursor,
+    },
+    /// The session of this route was replaced by a newer one of its device.
+    Superseded(Box<Route>),
+    /// A session of this user came in force or left.
+    Presence(UserId),
+}
+
+impl Announcement {
+    /// Messages that are part of the trace that we are in.
+    pub(crate) fn messages(run: Arc<[Envelope]>) -> Self {
+        let trace = Trace::current();
+        Self::Messages { run, trace }
+    }
+}
 
 /// What the sessions of one user should know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +67,8 @@ pub(crate) struct News {
     pub(crate) superseded: BTreeSet<SessionId>,
     pub(crate) look_at_presence: bool,
     pub(crate) resync: bool,
+    /// What the oldest of these messages is part of, of those that are part of a trace.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl News {
@@ -93,11 +129,13 @@ impl News {
         *self = Self {
             look_at_presence: self.look_at_presence,
             resync: true,
+            trace: self.trace,
             ..Self::default()
         };
     }
 
     fn merge(&mut self, other: Self) {
+        self.trace = self.trace.or(other.trace);
         if !self.resync {
             for run in other.runs {
                 self.push(run);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use duologue_proto::relay::v1 as wire;
 use duologue_proto::relay::v1::relay_service_server::{RelayService, RelayServiceServer};
+use duologue_runtime::telemetry::TRACED;
+use duologue_runtime::telemetry::propagation::within;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 use tokio::time::Instant;
@@ -78,7 +80,9 @@ fn tell(core: &Core, opening: &Opening, batch: Arrived) -> wire::RelayResponse {
         news,
     } in batch.users
     {
-        core.router.tell(&user, &news);
+        let told = || tracing::info_span!(target: TRACED, parent: None, "relayed");
+        let told = within(news.trace, told);
+        told.in_scope(|| core.router.tell(&user, &news));
         if news.look_at_presence && !core.hints.look_at(user.clone()) {
             core.registry
                 .tell_everyone(|handle| handle.inbox.presence_lost());

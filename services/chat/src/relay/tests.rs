@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use duologue_proto::ids::{DeviceId, MessageId, Seq, SessionId, UnixMillis};
+use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::ConnectNumber;
 use proptest::prelude::*;
 
@@ -341,7 +342,7 @@ fn an_answer_names_the_rows_of_sessions_that_are_not_there_and_no_others() {
 }
 
 fn announce(lookups: &mut Lookups, seq: u64) {
-    lookups.announce(Announcement::Messages(run(seq..seq + 1, 1, 2, 10)));
+    lookups.announce(Announcement::messages(run(seq..seq + 1, 1, 2, 10)));
 }
 
 fn seqs(news: &News) -> Vec<u64> {
@@ -393,7 +394,7 @@ fn a_look_up_that_fails_is_made_again_for_a_raised_target() {
 #[test]
 fn a_notes_conversation_costs_one_look_up() {
     let (mut lookups, now) = (Lookups::default(), Instant::now());
-    lookups.announce(Announcement::Messages(run(1..3, 1, 1, 10)));
+    lookups.announce(Announcement::messages(run(1..3, 1, 1, 10)));
     let cursor = Cursor {
         delivered: Seq(1),
         read: Seq(1),

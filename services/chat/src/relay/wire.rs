@@ -5,6 +5,7 @@ use std::sync::Arc;
 use duologue_proto::ids::{Incarnation, InvalidId, NodeId, Seq, SessionId, UserId};
 use duologue_proto::message::{Cursor, Envelope, InvalidEnvelope};
 use duologue_proto::relay::v1 as wire;
+use duologue_runtime::telemetry::propagation::{Trace, traceparent};
 
 use super::news::{Batch, Entry, News};
 
@@ -88,6 +89,7 @@ fn news(user: &UserId, Entry { news, routes }: &Entry) -> wire::News {
         superseded_session_ids: news.superseded.iter().map(ToString::to_string).collect(),
         look_at_presence: news.look_at_presence,
         resync: news.resync,
+        traceparent: traceparent(news.trace),
     }
 }
 
@@ -139,6 +141,7 @@ fn arrived_news(from: wire::News) -> Result<ArrivedNews, Invalid> {
             .collect::<Result<_, _>>()?,
         look_at_presence: from.look_at_presence,
         resync: from.resync,
+        trace: Trace::parse(&from.traceparent),
         ..News::default()
     };
     let envelopes = from.envelopes.iter().map(|bytes| Envelope::open(bytes));

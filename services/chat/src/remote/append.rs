@@ -19,6 +19,7 @@ use duologue_proto::ids::{MessageId, UserId};
 use duologue_proto::wire::history as convert;
 use duologue_runtime::clock::Random;
 use duologue_runtime::task;
+use duologue_runtime::telemetry::propagation::{Trace, traceparent};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -95,15 +96,18 @@ pub(super) struct Asked {
     answered: OnAppended,
     room: OwnedSemaphorePermit,
     deadline: Instant,
+    trace: Option<Trace>,
 }
 
 impl Asked {
+    /// Part of the trace that we are in.
     pub(super) fn new(run: Run, answered: OnAppended, room: OwnedSemaphorePermit) -> Self {
         Self {
             run,
             answered,
             room,
             deadline: Instant::now() + RUN_TIMEOUT,
+            trace: Trace::current(),
         }
     }
 }
@@ -291,7 +295,7 @@ impl Owner {
             deadline: asked.deadline,
         };
         self.flying.insert(self.last_ref, flying);
-        convert::write_run(self.last_ref, run)
+        convert::write_run(self.last_ref, run, traceparent(asked.trace))
     }
 
     fn take(&mut self, response: wire::AppendResponse) -> Result<(), Status> {

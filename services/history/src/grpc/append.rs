@@ -13,10 +13,13 @@ use duologue_proto::wire::history as convert;
 use duologue_runtime::refusal::{Reason, Refusal};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
+use duologue_runtime::telemetry::TRACED;
+use duologue_runtime::telemetry::propagation::{Trace, within};
 use futures_util::{Stream, StreamExt as _, stream};
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
+use tracing::Instrument as _;
 
 use crate::history::History;
 
@@ -95,6 +98,7 @@ impl Reader {
             return;
         };
         let reference = run.r#ref;
+        let trace = Trace::parse(&run.traceparent);
         let run = match convert::read_run(run) {
             Ok(run) => run,
             Err(fault) => {
@@ -105,12 +109,19 @@ impl Reader {
                 return;
             }
         };
+        // Until the run is settled.
+        let messages = run.drafts.len();
+        let append = || tracing::info_span!(target: TRACED, parent: None, "append", messages);
+        let span = within(trace, append);
+        let submitting = span.clone();
         let settled = self.settled.clone();
-        let answered = OnAppended::new(run.drafts.len(), move |answers| {
+        let answered = OnAppended::new(messages, move |answers| {
+            drop(span);
             let answers = convert::write_answers(reference, &answers);
             let _ = settled.try_send((answers, place));
         });
-        self.history.submit(run, answered).await;
+        let submit = self.history.submit(run, answered);
+        submit.instrument(submitting).await;
     }
 }
 

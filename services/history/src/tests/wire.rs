@@ -116,7 +116,7 @@ fn to(peer: &str, reference: u64) -> wire::Run {
         body: text.encode_to_vec().into(),
         intent: Intent::Store,
     };
-    convert::write_run(reference, run("alice", peer, vec![draft]))
+    convert::write_run(reference, run("alice", peer, vec![draft]), String::new())
 }
 
 fn running() -> Shutdown {
