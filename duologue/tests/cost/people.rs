@@ -5,11 +5,10 @@ use std::time::Duration;
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::chat::v1::converse_request::Frame as Up;
 use duologue_proto::chat::v1::converse_response::Frame;
-use duologue_proto::chat::v1::{
-    AdvanceCursor, Body, ConverseRequest, Hello, SendMessage, body,
-};
+use duologue_proto::chat::v1::{AdvanceCursor, Body, ConverseRequest, Hello, SendMessage, body};
 use duologue_runtime::task;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -19,8 +18,6 @@ use crate::system::{NODES, System};
 
 /// Conversations, each between two people of its own.
 const CONVERSATIONS: usize = 20;
-/// For how many windows they talk, a burst in each.
-const WINDOWS: u64 = 6;
 /// Messages of one burst.
 const BURST: u64 = 10;
 /// The length of a window.
@@ -52,12 +49,19 @@ struct Pair {
     stored: u64,
 }
 
-/// One device that is connected. It says that it has shown what it is shown.
+/// One device that is connected until it is dropped. It says that it has shown what it is shown.
 struct Device {
     peer: String,
     up: mpsc::Sender<ConverseRequest>,
     /// The highest own message that was answered as stored.
     stored: watch::Receiver<u64>,
+    listener: JoinHandle<()>,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
 }
 
 impl People {
@@ -85,13 +89,27 @@ impl People {
     }
 
     /// Talks for some windows. Returns how many messages were stored.
-    pub(crate) async fn talk(&mut self, mix: Mix) -> u64 {
-        for window in 0..WINDOWS {
+    pub(crate) async fn talk(&mut self, mix: Mix, windows: u64) -> u64 {
+        for window in 0..windows {
             let bursts = self.pairs.iter_mut().map(|pair| pair.burst(window, mix));
             futures_util::future::join_all(bursts).await;
             sleep(WINDOW - TYPING * 10).await;
         }
         self.pairs.iter().map(|pair| pair.stored).sum()
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.pairs
+            .iter()
+            .map(|pair| 1 + u64::from(pair.other.is_some()))
+            .sum()
+    }
+
+    /// Everybody hangs up.
+    pub(crate) async fn leave(self) {
+        drop(self);
+        sleep(Duration::from_secs(10)).await;
     }
 }
 
@@ -130,8 +148,9 @@ impl Device {
         say(&up, 0, Up::Hello(hello)).await;
         while !matches!(next(&mut down).await, Some(Frame::CaughtUp(_))) {}
         let (told, stored) = watch::channel(0);
-        task::spawn("device", listen(down, up.clone(), peer.to_owned(), told));
+        let listener = listen(down, up.clone(), peer.to_owned(), told);
         Self {
+            listener: task::spawn("device", listener),
             peer: peer.to_owned(),
             up,
             stored,

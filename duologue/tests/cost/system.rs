@@ -1,5 +1,6 @@
 //! Two chat nodes over DynamoDB in the process, connected by streams in memory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use duologue::ports::{LocalHistory, LocalPresence};
 use duologue_chat::ports::{Dial, channel};
 use duologue_chat::{Chat, ChatConfig, OtherNodes, Parts, Visibility};
 use duologue_dynamodb::Options;
-use duologue_dynamodb::tables::create;
+use duologue_dynamodb::tables::{TableSpec, create};
 use duologue_dynamodb::testing::{Connector, Engine, Faults};
 use duologue_history::dynamodb::{self, DynamoStore};
 use duologue_history::history::History;
@@ -73,9 +74,7 @@ impl System {
         let way = || Connector::with(Arc::clone(&engine), Arc::new(Faults::none()), clock.clone());
         let (history, routes, leases) = (way(), way(), way());
         let database = history.client(Options::default());
-        let mut tables = dynamodb::TABLES.to_vec();
-        tables.push(duologue_presence::dynamodb::TABLE);
-        create(&database, &tables).await.unwrap();
+        create(&database, &tables()).await.unwrap();
         let store = DynamoStore::open(database, clock.clone(), &*random);
         let store = Arc::new(store.await.unwrap());
         let store = History::new(store, clock.clone());
@@ -96,7 +95,9 @@ impl System {
             let presence = Presence::new(directory, known, clock.clone());
             let watching = presence.clone();
             task::spawn("observer", async move {
-                watching.watch_nodes(|_: &Result<(), PresenceError>| ()).await;
+                watching
+                    .watch_nodes(|_: &Result<(), PresenceError>| ())
+                    .await;
             });
             let presence = Arc::new(LocalPresence(presence));
             let metrics = Metrics::new(BuildInfo::of("test"), START);
@@ -153,6 +154,14 @@ impl System {
         table
     }
 
+    /// Table and operation of all that passed.
+    pub(crate) fn asked(&self) -> BTreeSet<(String, String)> {
+        let ways = [&self.history, &self.routes, &self.leases];
+        let counted = ways.map(|way| way.ledger().counted());
+        let keys = counted.into_iter().flat_map(BTreeMap::into_keys);
+        keys.map(|(operation, table)| (table, operation)).collect()
+    }
+
     /// The same of what the leases of nodes cost.
     pub(crate) fn leases(&self, count: u64) -> Table {
         let mut table = Table::new(count);
@@ -160,6 +169,13 @@ impl System {
         table.add(self.leases.ledger().counted());
         table
     }
+}
+
+/// Every table.
+pub(crate) fn tables() -> Vec<TableSpec> {
+    let mut tables = dynamodb::TABLES.to_vec();
+    tables.push(duologue_presence::dynamodb::TABLE);
+    tables
 }
 
 /// The way into a server.
@@ -269,7 +285,7 @@ fn config(node: NodeId) -> ChatConfig {
     ChatConfig {
         node,
         max_text_bytes: 8_192,
-        visibility: Visibility::SharedConversation,
+        visibility: Visibility::Shared,
         sends: rate,
         connects: rate,
         sessions_per_user: 32,

@@ -97,7 +97,7 @@ impl News {
         };
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         if !self.resync {
             for run in other.runs {
                 self.push(run);
