@@ -37,14 +37,17 @@ impl Shared {
         asked: Cursor,
     ) -> Result<CursorAdvanced, StoreError> {
         let conversation = ConversationId::of(user, peer);
-        let head = self.store.head(&conversation).await?;
-        let head = head.map_or(Seq::ZERO, |message| message.envelope.seq);
-        if asked.delivered > head {
-            return Ok(CursorAdvanced::AboveHead { head });
+        if asked.delivered > self.rows.least_head(&conversation) {
+            let head = self.store.head(&conversation).await?;
+            let head = head.map_or(Seq::ZERO, |message| message.envelope.seq);
+            if asked.delivered > head {
+                return Ok(CursorAdvanced::AboveHead { head });
+            }
         }
-        let before = self.store.cursors(user, peer).await?.own;
+        let before = self.before(&conversation, user, peer, asked).await?;
         if before.covers(asked) && !planted(Mutant::CursorLowered) {
-            if head > Seq::ZERO {
+            // Nothing was ever moved in a conversation without messages.
+            if before != Cursor::default() {
                 self.mark_active(&conversation, None).await?;
             }
             return Ok(CursorAdvanced::Stored {
@@ -54,15 +57,34 @@ impl Shared {
         }
         let reading = self.time.reading().await?;
         let window = reading.window();
-        let cursor = self
-            .store
-            .put_cursor(&conversation, user, asked, window)
-            .await?;
+        let cursor = if self.rows.contains(&conversation, window) {
+            let raised = self.store.raise_cursor(&conversation, user, asked, window);
+            raised.await?
+        } else {
+            let put = self.store.put_cursor(&conversation, user, asked, window);
+            put.await?
+        };
         self.rows.remember(&conversation, window);
+        self.rows.saw_cursor(&conversation, user, cursor);
         self.mark_active(&conversation, Some(reading)).await?;
         Ok(CursorAdvanced::Stored {
             cursor,
             moved: cursor != before,
         })
+    }
+
+    /// What is stored before a move. What this process has seen stored will do while
+    /// the move goes beyond it; what is answered is read.
+    async fn before(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        peer: &UserId,
+        asked: Cursor,
+    ) -> Result<Cursor, StoreError> {
+        match self.rows.least_cursor(conversation, user) {
+            Some(least) if !least.covers(asked) => Ok(least),
+            Some(_) | None => Ok(self.store.cursors(user, peer).await?.own),
+        }
     }
 }

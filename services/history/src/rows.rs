@@ -1,12 +1,14 @@
 //! Which activity rows this process knows to be durable, and making those of
-//! the present durable before an answer is given.
+//! the present durable before an answer is given; and what else it knows to be stored
+//! of the conversations whose rows those are, which spares reads.
 //!
 //! It must not forget the order: rows first, then what they announce.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use duologue_proto::ids::ConversationId;
+use duologue_proto::ids::{ConversationId, Seq, UserId};
+use duologue_proto::message::Cursor;
 
 use crate::history::Shared;
 use crate::store::{StoreError, Window};
@@ -24,13 +26,21 @@ pub(crate) struct KnownRows(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     window: Option<Window>,
-    conversations: BTreeSet<ConversationId>,
+    conversations: BTreeMap<ConversationId, Stored>,
+}
+
+/// At least this is stored of a conversation: neither heads nor cursors retreat.
+#[derive(Default)]
+struct Stored {
+    head: Seq,
+    /// By side.
+    cursors: [Cursor; 2],
 }
 
 impl KnownRows {
     pub(crate) fn contains(&self, conversation: &ConversationId, window: Window) -> bool {
         let known = self.lock();
-        known.window == Some(window) && known.conversations.contains(conversation)
+        known.window == Some(window) && known.conversations.contains_key(conversation)
     }
 
     /// Only rows that a store has confirmed may be remembered.
@@ -39,12 +49,47 @@ impl KnownRows {
         if known.window < Some(window) {
             *known = Known {
                 window: Some(window),
-                conversations: BTreeSet::new(),
+                conversations: BTreeMap::new(),
             };
         }
         if known.window == Some(window) && known.conversations.len() < MAX_REMEMBERED {
-            known.conversations.insert(conversation.clone());
+            known.conversations.entry(conversation.clone()).or_default();
         }
+    }
+
+    /// A message was seen stored. Forgotten where rows are not remembered.
+    pub(crate) fn saw_message(&self, conversation: &ConversationId, seq: Seq) {
+        if let Some(stored) = self.lock().conversations.get_mut(conversation) {
+            stored.head = stored.head.max(seq);
+        }
+    }
+
+    /// A cursor was seen stored. The same.
+    pub(crate) fn saw_cursor(&self, conversation: &ConversationId, user: &UserId, cursor: Cursor) {
+        let side = conversation.side_of(user);
+        if let (Some(stored), Some(side)) = (self.lock().conversations.get_mut(conversation), side)
+        {
+            stored.cursors[side] = stored.cursors[side].max(cursor);
+        }
+    }
+
+    /// The head is at least this.
+    pub(crate) fn least_head(&self, conversation: &ConversationId) -> Seq {
+        let known = self.lock();
+        let stored = known.conversations.get(conversation);
+        stored.map_or(Seq::ZERO, |stored| stored.head)
+    }
+
+    /// A user's cursor is at least this; none if nothing is known of it.
+    pub(crate) fn least_cursor(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+    ) -> Option<Cursor> {
+        let known = self.lock();
+        let stored = known.conversations.get(conversation)?;
+        let cursor = stored.cursors[conversation.side_of(user)?];
+        (cursor != Cursor::default()).then_some(cursor)
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

@@ -218,6 +218,18 @@ pub trait Store: Send + Sync + 'static {
         window: Window,
     ) -> Result<Cursor, StoreError>;
 
+    /// The same where the caller knows that both rows are durable: an engine that pays
+    /// for each need not write them again.
+    async fn raise_cursor(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        cursor: Cursor,
+        window: Window,
+    ) -> Result<Cursor, StoreError> {
+        self.put_cursor(conversation, user, cursor, window).await
+    }
+
     /// The message at the head, read strongly; none in an empty conversation.
     async fn head(
         &self,

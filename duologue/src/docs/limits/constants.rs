@@ -190,6 +190,8 @@ fn chat() -> Named {
         duologue_chat::limits::MAX_LOOKUPS,
         duologue_chat::limits::LOOKUP_PAUSE,
         duologue_chat::limits::MAX_LOOKUP_PAUSE,
+        duologue_chat::limits::RECEIPT_ROUTES_AGE,
+        duologue_chat::limits::MAX_RECEIPT_ROUTES,
         duologue_chat::limits::ASK_TIMEOUT,
         duologue_chat::limits::BATCH_BYTES,
         duologue_chat::limits::RELAY_REQUEST_BYTES,

@@ -4,8 +4,13 @@
 //! a session that registers in between (design §4). What is announced of a user who
 //! is being looked up waits for the next look-up, all of it together. A look-up that
 //! fails is made again, for raised targets: what waits is bounded.
+//!
+//! Receipts would double the look-ups. They go at once where the last look-up of their
+//! user found its sessions, if that is not long ago, and with the next look-up to all:
+//! one that is made for a message, or one of their own. So every receipt has a look-up
+//! that began after it, as everything else has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use duologue_proto::ids::{SessionId, UserId};
@@ -13,7 +18,6 @@ use duologue_proto::presence::Route;
 use duologue_runtime::telemetry::propagation::Trace;
 use tokio::time::Instant;
 
-use super::backoff;
 use super::news::{Announcement, Buffer, News};
 
 /// Users who are looked up at the same time.
@@ -26,6 +30,10 @@ pub const MAX_HINTS: usize = 4_096;
 pub const LOOKUP_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after any.
 pub const MAX_LOOKUP_PAUSE: Duration = Duration::from_secs(5);
+/// For so long after a look-up of a user receipts go where it has found sessions.
+pub const RECEIPT_ROUTES_AGE: Duration = Duration::from_secs(15);
+/// Users whose sessions are remembered for it.
+pub const MAX_RECEIPT_ROUTES: usize = 8_192;
 
 /// What is to be looked up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +53,41 @@ pub(crate) struct ForAll {
     pub(crate) everyone: bool,
 }
 
+/// News of a user, and where its sessions are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) user: UserId,
+    pub(crate) news: News,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// What look-ups for receipts have found not long ago.
+#[derive(Debug, Default)]
+struct KnownRoutes {
+    users: BTreeMap<UserId, Vec<Route>>,
+    /// When each is forgotten, in that order.
+    ends: VecDeque<(Instant, UserId)>,
+}
+
+impl KnownRoutes {
+    fn found(&mut self, user: &UserId, routes: &[Route], for_receipts: bool, now: Instant) {
+        if let Some(known) = self.users.get_mut(user) {
+            *known = routes.to_vec();
+        } else if for_receipts && self.ends.len() < MAX_RECEIPT_ROUTES {
+            self.users.insert(user.clone(), routes.to_vec());
+            let end = now + RECEIPT_ROUTES_AGE;
+            self.ends.push_back((end, user.clone()));
+        }
+    }
+
+    /// Forgets what is too old: the next user of whom it is.
+    fn forget(&mut self, now: Instant) -> Option<UserId> {
+        let (_, user) = self.ends.pop_front_if(|(end, _)| *end <= now)?;
+        self.users.remove(&user);
+        Some(user)
+    }
+}
+
 /// What waits to be looked up.
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
@@ -52,6 +95,13 @@ pub(crate) struct Lookups {
     /// Announced since the look-up of its user began.
     behind: Buffer,
     looking: BTreeMap<UserId, News>,
+    /// Receipts, not looked at yet.
+    receipts: Buffer,
+    known: KnownRoutes,
+    /// Receipts that went where sessions were known to be; the next look-up is for them
+    /// too.
+    owed: Buffer,
+    to_known: Vec<Found>,
     for_all: ForAll,
     looking_for_all: Option<ForAll>,
     superseded: BTreeMap<SessionId, Route>,
@@ -79,9 +129,9 @@ impl Lookups {
             Announcement::Cursor { user, peer, cursor } => {
                 let both = user != peer;
                 let to_peer = News::of_cursor(user.clone(), user.clone(), cursor);
-                let widened = both && self.add(&peer, to_peer);
+                let widened = both && self.add_receipt(&peer, to_peer);
                 let own = News::of_cursor(peer, user.clone(), cursor);
-                self.add(&user, own) || widened
+                self.add_receipt(&user, own) || widened
             }
             Announcement::Superseded(route) => {
                 self.superseded.insert(route.session.clone(), *route);
@@ -105,6 +155,37 @@ impl Lookups {
         widened
     }
 
+    fn add_receipt(&mut self, user: &UserId, news: News) -> bool {
+        let widened = self.receipts.add(user, news, Vec::new());
+        self.for_all.everyone |= self.receipts.take_everyone();
+        widened
+    }
+
+    /// Sends receipts on their way: see above.
+    fn sort_receipts(&mut self, now: Instant) {
+        while let Some(user) = self.known.forget(now) {
+            if let Some(entry) = self.owed.remove(&user) {
+                self.add(&user, entry.news);
+            }
+        }
+        while let Some((user, entry)) = self.receipts.pop() {
+            let Some(routes) = self.known.users.get(&user) else {
+                self.add(&user, entry.news);
+                continue;
+            };
+            let routes = routes.clone();
+            self.owed.add(&user, entry.news.clone(), Vec::new());
+            self.for_all.everyone |= self.owed.take_everyone();
+            let news = entry.news;
+            self.to_known.push(Found { user, news, routes });
+        }
+    }
+
+    /// Receipts that go where sessions were found not long ago.
+    pub(crate) fn take_to_known(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.to_known)
+    }
+
     fn bound_hints(&mut self) -> bool {
         let full = self.for_all.hints.len() > MAX_HINTS || self.superseded.len() > MAX_HINTS;
         if full {
@@ -118,6 +199,7 @@ impl Lookups {
     /// What is to be looked up now. To be called until there is nothing, and each
     /// look-up to be begun after that.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Lookup> {
+        self.sort_receipts(now);
         if self.not_before.is_some_and(|at| now < at) {
             return None;
         }
@@ -128,7 +210,10 @@ impl Lookups {
         if self.looking.len() >= MAX_LOOKUPS {
             return None;
         }
-        let (user, entry) = self.waiting.pop()?;
+        let (user, mut entry) = self.waiting.pop()?;
+        if let Some(owed) = self.owed.remove(&user) {
+            entry.news.merge(owed.news);
+        }
         self.looking.insert(user.clone(), entry.news);
         Some(Lookup::User(user))
     }
@@ -143,7 +228,9 @@ impl Lookups {
 
     /// When there may be something to look up, if nothing happens before.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.not_before
+        let owed = self.known.ends.front();
+        let owed = owed.filter(|_| !self.owed.is_empty()).map(|(end, _)| *end);
+        self.not_before.into_iter().chain(owed).min()
     }
 
     /// Sessions that were superseded: where they are is known.
@@ -152,9 +239,11 @@ impl Lookups {
     }
 
     /// A user was looked up: what is to be told where its sessions are.
-    pub(crate) fn found(&mut self, user: &UserId) -> News {
+    pub(crate) fn found(&mut self, user: &UserId, routes: &[Route], now: Instant) -> News {
         self.succeeded();
         let news = self.looking.remove(user).unwrap_or_default();
+        let for_receipts = !news.receipts.is_empty();
+        self.known.found(user, routes, for_receipts, now);
         self.bring_forward(user);
         news
     }
@@ -195,4 +284,11 @@ impl Lookups {
             self.add(user, entry.news);
         }
     }
+}
+
+/// How long to wait after so many failures: full jitter below a bound that doubles.
+pub(super) fn backoff(failures: u32, first: Duration, max: Duration, random: u64) -> Duration {
+    let bound = first.saturating_mul(1 << failures.min(16)).min(max);
+    let millis = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_millis(1 + random % millis)
 }

@@ -35,8 +35,10 @@ use tracing::Instrument as _;
 
 use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
-use self::lookups::{ForAll, Lookup, Lookups};
-pub use self::lookups::{LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS};
+use self::lookups::{ForAll, Lookup, Lookups, backoff};
+pub use self::lookups::{
+    LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS, MAX_RECEIPT_ROUTES, RECEIPT_ROUTES_AGE,
+};
 pub(crate) use self::news::{Announcement, News};
 pub use self::news::{MAX_NEWS_PER_USER, RELAY_BYTES, RELAY_MESSAGE_BYTES};
 pub use self::peer::{IDLE_CHECK, LINK_OPEN_TIMEOUT};
@@ -217,7 +219,7 @@ impl Driver {
     /// Begins what may be begun; returns when there may be more.
     fn begin(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        let (superseded, due) = {
+        let (superseded, to_known, due) = {
             let mut lookups = self.shared.lookups();
             let superseded: Vec<_> = lookups.take_superseded().collect();
             while let Some(lookup) = lookups.next(now) {
@@ -227,8 +229,12 @@ impl Driver {
                 let asking = asking.instrument(within(trace, look_up));
                 self.questions.push(Box::pin(asking));
             }
-            (superseded, lookups.due().filter(|due| *due > now))
+            let due = lookups.due().filter(|due| *due > now);
+            (superseded, lookups.take_to_known(), due)
         };
+        for found in to_known {
+            self.hand_over(&found.user, &found.news, found.routes);
+        }
         for route in superseded {
             let news = News::of_superseded(route.session.clone());
             self.hand(&PeerId::of(&route), &route.user, news, Vec::new());
@@ -247,7 +253,7 @@ impl Driver {
         match answer {
             Answer::Routes(user, Ok(routes)) => {
                 self.shared.parts.metrics.looked_up(true);
-                let news = self.shared.lookups().found(&user);
+                let news = self.shared.lookups().found(&user, &routes, now);
                 let routes = if planted(Mutant::LookupBeforeAppend) {
                     let earlier = self.earlier.insert(user.clone(), routes);
                     earlier.unwrap_or_default()
@@ -372,11 +378,4 @@ fn remove(shared: Arc<Shared>, route: Route) -> Question {
         tracing::debug!(user.id = %route.user, removed = ?removed, "a stale route");
         Answer::Removed
     })
-}
-
-/// How long to wait after so many failures: full jitter below a bound that doubles.
-fn backoff(failures: u32, first: Duration, max: Duration, random: u64) -> Duration {
-    let bound = first.saturating_mul(1 << failures.min(16)).min(max);
-    let millis = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).max(1);
-    Duration::from_millis(1 + random % millis)
 }

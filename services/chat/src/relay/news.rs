@@ -134,7 +134,7 @@ impl News {
         };
     }
 
-    fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.trace = self.trace.or(other.trace);
         if !self.resync {
             for run in other.runs {

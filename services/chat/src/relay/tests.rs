@@ -1,6 +1,8 @@
 //! What is announced is never lost, only widened: the buffer, the link and the
 //! look-ups against a model that remembers everything that was said.
 
+mod receipts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use duologue_proto::ids::{DeviceId, MessageId, Seq, SessionId, UnixMillis};
@@ -359,12 +361,12 @@ fn a_look_up_serves_only_what_was_announced_before_it_began() {
     announce(&mut lookups, 2);
     announce(&mut lookups, 3);
     assert_eq!(lookups.next(now), None, "both are being looked up");
-    assert_eq!(seqs(&lookups.found(&user(2))), [1]);
+    assert_eq!(seqs(&lookups.found(&user(2), &[], now)), [1]);
     // What came meanwhile is served together, by another look-up.
     assert_eq!(lookups.next(now), Some(Lookup::User(user(2))));
     assert_eq!(lookups.next(now), None);
-    assert_eq!(seqs(&lookups.found(&user(2))), [2, 3]);
-    assert_eq!(seqs(&lookups.found(&user(1))), [1]);
+    assert_eq!(seqs(&lookups.found(&user(2), &[], now)), [2, 3]);
+    assert_eq!(seqs(&lookups.found(&user(1), &[], now)), [1]);
 }
 
 #[test]
@@ -383,7 +385,7 @@ fn a_look_up_that_fails_is_made_again_for_a_raised_target() {
     assert!(due > now);
     let mut found = BTreeMap::new();
     while let Some(Lookup::User(user)) = lookups.next(due + MAX_LOOKUP_PAUSE) {
-        found.insert(user.clone(), lookups.found(&user));
+        found.insert(user.clone(), lookups.found(&user, &[], now));
     }
     let failed = &found[&user(1)];
     assert_eq!((failed.raised[&user(2)], seqs(failed)), (Seq(1), vec![2]));
@@ -406,7 +408,7 @@ fn a_notes_conversation_costs_one_look_up() {
     });
     assert_eq!(lookups.next(now), Some(Lookup::User(user(1))));
     assert_eq!(lookups.next(now), None);
-    let news = lookups.found(&user(1));
+    let news = lookups.found(&user(1), &[], now);
     assert_eq!((seqs(&news), news.receipts.len()), (vec![1, 2], 1));
 }
 

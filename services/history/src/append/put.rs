@@ -158,6 +158,8 @@ impl Batch<'_> {
             if let Some(tail) = &mut self.tail {
                 tail.push_known(message, self.entries[index].key);
             }
+            let seq = message.envelope.seq;
+            self.shared.rows.saw_message(self.conversation, seq);
             self.entries[index].answer = Some(Appended::Stored {
                 envelope: message.envelope.clone(),
                 duplicate: false,

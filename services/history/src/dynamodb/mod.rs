@@ -157,12 +157,20 @@ impl Store for DynamoStore {
         cursor: Cursor,
         window: Window,
     ) -> Result<Cursor, StoreError> {
-        let mut sides = conversation.sides();
-        let side = sides.find(|(of, _)| of == user);
-        let refused = StoreError::Refused("the user is not of the conversation");
-        let (_, peer) = side.ok_or(refused)?;
+        peer_of(conversation, user)?;
         self.put_activity(conversation, window).await?;
-        self.raise_cursor(user, &peer, cursor).await
+        self.raise_cursor(conversation, user, cursor, window).await
+    }
+
+    async fn raise_cursor(
+        &self,
+        conversation: &ConversationId,
+        user: &UserId,
+        cursor: Cursor,
+        _: Window,
+    ) -> Result<Cursor, StoreError> {
+        let peer = peer_of(conversation, user)?;
+        self.raise_to(user, &peer, cursor).await
     }
 
     async fn head(
@@ -230,6 +238,13 @@ impl Store for DynamoStore {
         };
         self.rows(range, schema::activity_of).await
     }
+}
+
+fn peer_of(conversation: &ConversationId, user: &UserId) -> Result<UserId, StoreError> {
+    let mut sides = conversation.sides();
+    let side = sides.find(|(of, _)| of == user);
+    let refused = StoreError::Refused("the user is not of the conversation");
+    side.map(|(_, peer)| peer).ok_or(refused)
 }
 
 /// Whatever fails, nothing that is answered depends on it; why it failed is logged

@@ -81,7 +81,7 @@ impl DynamoStore {
 
     /// Raises a cursor to at least `asked`, position by position. Each round asks for
     /// no less than what is stored, so that a repeated one changes nothing.
-    pub(super) async fn raise_cursor(
+    pub(super) async fn raise_to(
         &self,
         user: &UserId,
         peer: &UserId,

@@ -1,0 +1,73 @@
+//! What Duologue costs on DynamoDB, as a budget.
+//!
+//! Two chat nodes, each with a presence replica of its own, over one DynamoDB in the
+//! process; everything they ask of it is counted where it passes (`system`). Devices
+//! talk as people do (`people`), and what that took is written down by operation
+//! (`report`). Time is tokio's and stands still while anything is to be done, so an
+//! hour takes seconds.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "the table is what the test is for")]
+
+mod deploy;
+mod people;
+mod report;
+mod system;
+
+use people::{Mix, People};
+use system::{NODES, System};
+
+/// Write units per message, at most (design §10).
+const WRITE_BUDGET: f64 = 1.8;
+/// Read units per message, at most.
+const READ_BUDGET: f64 = 2.3;
+
+/// Write and read units of a session that begins, at most.
+const BEGIN_BUDGET: (f64, f64) = (2.5, 12.0);
+/// The same of one that ends.
+const END_BUDGET: (f64, f64) = (3.5, 5.0);
+
+/// For how many windows of ten minutes people talk, a burst in each.
+const WINDOWS: u64 = 6;
+
+#[tokio::test(start_paused = true)]
+async fn a_message_costs_no_more_than_its_budget() {
+    for mix in [Mix::Typed, Mix::AtOnce] {
+        let system = System::start().await;
+        let mut people = People::arrive(&system).await;
+        system.forget_costs();
+        let messages = people.talk(mix, WINDOWS).await;
+        let table = system.table(messages);
+        println!("{mix:?}: {messages} messages\n{table}");
+        println!("Leases, by node and hour\n{}", system.leases(NODES as u64));
+        assert!(table.writes() <= WRITE_BUDGET, "{mix:?}\n{table}");
+        assert!(table.reads() <= READ_BUDGET, "{mix:?}\n{table}");
+        // Or nothing was counted.
+        assert!(
+            table.writes() > 1.0 && table.reads() > 0.0,
+            "{mix:?}\n{table}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_session_costs_is_bounded() {
+    let system = System::start().await;
+    system.forget_costs();
+    let people = People::arrive(&system).await;
+    let sessions = people.sessions();
+    let table = system.table(sessions);
+    println!("A session begins: {sessions} sessions\n{table}");
+    assert!(
+        table.writes() <= BEGIN_BUDGET.0 && table.reads() <= BEGIN_BUDGET.1,
+        "{table}"
+    );
+    system.forget_costs();
+    people.leave().await;
+    let table = system.table(sessions);
+    println!("A session ends: {sessions} sessions\n{table}");
+    assert!(
+        table.writes() <= END_BUDGET.0 && table.reads() <= END_BUDGET.1,
+        "{table}"
+    );
+}
