@@ -91,8 +91,8 @@ impl Users<'_> {
     async fn send(&self, (user, peer): (&str, &str), text: &str, node: SocketAddr) -> Result<()> {
         let mut send = self.command("send", user, node);
         send.args([peer, text]).stdout(Stdio::null());
-        let sent = timeout(LIMIT, send.status()).await;
-        let status = sent.with_context(|| format!("\"{text}\" is not stored"))??;
+        let ended = timeout(LIMIT, send.status()).await;
+        let status = ended.with_context(|| format!("\"{text}\" is not stored"))??;
         ensure!(status.success(), "\"{text}\" is not stored");
         Ok(())
     }

@@ -168,7 +168,7 @@ impl Local<'_> {
             });
         }
         let run = self.line(&self.service.command)?;
-        if self.service.ends(self.name, services) {
+        if compose::ends(self.name, services) {
             return Ok(Kind::Once(run));
         }
         let health = self.service.healthcheck.as_ref();
@@ -230,7 +230,7 @@ impl Local<'_> {
             Some((scheme, rest)) => (format!("{scheme}://"), rest),
             None => (String::new(), part),
         };
-        let Some((host, port)) = rest.split_once(':') else {
+        let Some((host, number)) = rest.split_once(':') else {
             return Ok(part.to_owned());
         };
         let host = match host {
@@ -238,7 +238,10 @@ impl Local<'_> {
             name if self.places.is_service(name) => name,
             _ => return Ok(part.to_owned()),
         };
-        Ok(format!("{scheme}{}", self.places.get(host, port.parse()?)?))
+        Ok(format!(
+            "{scheme}{}",
+            self.places.get(host, number.parse()?)?
+        ))
     }
 }
 
