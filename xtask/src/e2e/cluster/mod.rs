@@ -25,8 +25,10 @@ use super::dice::Dice;
 use super::load::{Load, drive, note};
 use super::tally::Tally;
 
-/// Time for clients to do what they like before the first fault and after the last.
-const AROUND: Duration = Duration::from_secs(2);
+/// Time for clients to do what they like before the first fault and after the last: to
+/// send again what a dead node has stored and not relayed, too. Nothing else would show it
+/// before the next sync.
+const AROUND: Duration = Duration::from_secs(5);
 /// What one strike may take, its recovery included, before the next.
 const STRIKE: Duration = Duration::from_secs(8);
 /// Events before a strike.
@@ -87,7 +89,8 @@ impl Fault {
     /// How long one strike may take at most.
     fn lasts(self) -> Duration {
         match self {
-            Self::Kill(_) => STRIKE,
+            Self::Kill(Service::Chat) => HONEST_WITHIN + STRIKE,
+            Self::Kill(Service::History | Service::Presence) => STRIKE,
             Self::Pause => PAUSE + STRIKE,
             Self::Cut => CUT + STRIKE,
             Self::Outage => OUTAGE + STRIKE,
