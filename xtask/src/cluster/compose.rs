@@ -42,11 +42,13 @@ struct Dependency {
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
 enum Condition {
-    ServiceStarted,
-    ServiceHealthy,
-    ServiceCompletedSuccessfully,
+    #[serde(rename = "service_started")]
+    Started,
+    #[serde(rename = "service_healthy")]
+    Healthy,
+    #[serde(rename = "service_completed_successfully")]
+    Completed,
 }
 
 /// How it is asked whether it may get calls.
@@ -74,17 +76,6 @@ impl Service {
         });
         mounts.collect()
     }
-
-    /// Whether others wait for its end.
-    pub(super) fn ends(&self, name: &str, all: &Services) -> bool {
-        let waits = |other: &Service| {
-            other
-                .depends_on
-                .get(name)
-                .is_some_and(|it| it.condition == Condition::ServiceCompletedSuccessfully)
-        };
-        all.values().any(waits)
-    }
 }
 
 impl Healthcheck {
@@ -95,6 +86,15 @@ impl Healthcheck {
             _ => bail!("a health check is not a plain command"),
         }
     }
+}
+
+/// Whether others wait for the end of a service.
+pub(super) fn ends(name: &str, all: &Services) -> bool {
+    let waits = |other: &Service| {
+        let waits = other.depends_on.get(name);
+        waits.is_some_and(|it| it.condition == Condition::Completed)
+    };
+    all.values().any(waits)
 }
 
 /// Reads the services of one profile.
@@ -166,7 +166,7 @@ mod tests {
         assert!(place("dynamodb") < place("tables"));
         assert!(place("tables") < place("history-1"));
         assert!(place("presence-2") < place("chat-1"));
-        assert!(services["tables"].ends("tables", &services));
-        assert!(!services["dynamodb"].ends("dynamodb", &services));
+        assert!(ends("tables", &services));
+        assert!(!ends("dynamodb", &services));
     }
 }
