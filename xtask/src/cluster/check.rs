@@ -89,10 +89,10 @@ impl Users<'_> {
 
     /// Sends, and waits until it is stored.
     async fn send(&self, (user, peer): (&str, &str), text: &str, node: SocketAddr) -> Result<()> {
-        let mut send = self.command("send", user, node);
-        send.args([peer, text]).stdout(Stdio::null());
-        let ended = timeout(LIMIT, send.status()).await;
-        let status = ended.with_context(|| format!("\"{text}\" is not stored"))??;
+        let mut command = self.command("send", user, node);
+        command.args([peer, text]).stdout(Stdio::null());
+        let stored = timeout(LIMIT, command.status()).await;
+        let status = stored.with_context(|| format!("\"{text}\" is not stored"))??;
         ensure!(status.success(), "\"{text}\" is not stored");
         Ok(())
     }

@@ -78,15 +78,6 @@ impl Service {
     }
 }
 
-/// Whether others wait for the end of a service.
-pub(super) fn ends(name: &str, all: &Services) -> bool {
-    let waits = |other: &Service| {
-        let dependency = other.depends_on.get(name);
-        dependency.is_some_and(|it| it.condition == Condition::Completed)
-    };
-    all.values().any(waits)
-}
-
 impl Healthcheck {
     /// The command, without a shell.
     pub(super) fn command(&self) -> Result<&[String]> {
@@ -95,6 +86,15 @@ impl Healthcheck {
             _ => bail!("a health check is not a plain command"),
         }
     }
+}
+
+/// Whether others wait for the end of a service.
+pub(super) fn ends(name: &str, all: &Services) -> bool {
+    let waits = |other: &Service| {
+        let waits = other.depends_on.get(name);
+        waits.is_some_and(|it| it.condition == Condition::Completed)
+    };
+    all.values().any(waits)
 }
 
 /// Reads the services of one profile.

@@ -63,11 +63,12 @@ async fn up(root: &Path, programs: &Path, folder: &Path, published: bool) -> Res
     let mut terminated = signal(SignalKind::terminate())?;
     let plan = Plan::of(root, PROFILE, folder, published)?;
     let mut cluster = Cluster::default();
+    let runs = async {
+        cluster.start(root, programs, folder, &plan).await?;
+        cluster.keep(folder).await
+    };
     let ended = tokio::select! {
-        started = cluster.start(root, programs, folder, &plan) => match started {
-            Ok(()) => cluster.keep(folder).await,
-            Err(error) => Err(error),
-        },
+        ended = runs => ended,
         asked = tokio::signal::ctrl_c() => asked.context("cannot wait for Ctrl-C"),
         _ = terminated.recv() => Ok(()),
     };

@@ -215,9 +215,9 @@ impl Local<'_> {
         Ok(parts.collect::<Result<Vec<_>>>()?.join(","))
     }
 
-    fn part(&self, part: &str) -> Result<String> {
+    fn part(&self, piece: &str) -> Result<String> {
         for (place, volume) in self.service.mounts()? {
-            if let Some(rest) = part.strip_prefix(place)
+            if let Some(rest) = piece.strip_prefix(place)
                 && (rest.is_empty() || rest.starts_with('/'))
             {
                 let folder = self.folder.join(volume);
@@ -226,22 +226,19 @@ impl Local<'_> {
                 return Ok(format!("{folder}{rest}"));
             }
         }
-        let (scheme, rest) = match part.split_once("://") {
+        let (scheme, rest) = match piece.split_once("://") {
             Some((scheme, rest)) => (format!("{scheme}://"), rest),
-            None => (String::new(), part),
+            None => (String::new(), piece),
         };
-        let Some((host, number)) = rest.split_once(':') else {
-            return Ok(part.to_owned());
+        let Some((host, port)) = rest.split_once(':') else {
+            return Ok(piece.to_owned());
         };
         let host = match host {
             ANY | "127.0.0.1" => self.name,
             name if self.places.is_service(name) => name,
-            _ => return Ok(part.to_owned()),
+            _ => return Ok(piece.to_owned()),
         };
-        Ok(format!(
-            "{scheme}{}",
-            self.places.get(host, number.parse()?)?
-        ))
+        Ok(format!("{scheme}{}", self.places.get(host, port.parse()?)?))
     }
 }
 
