@@ -429,6 +429,7 @@ fn run_of(drafts: usize) -> history_wire::Run {
         sender: "alice".into(),
         peer: "bob".into(),
         drafts: vec![draft; drafts],
+        traceparent: String::new(),
     }
 }
 
