@@ -204,7 +204,7 @@ async fn listen(
                     }
                 }
                 Some(Frame::Goodbye(goodbye)) => panic!("{goodbye:?}"),
-                _ => {}
+                Some(_) | None => {}
             },
             () = sleep(CURSOR_INTERVAL), if moves => {
                 said = shown;

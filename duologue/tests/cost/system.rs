@@ -94,15 +94,7 @@ impl System {
                 routes: directory(&routes),
                 leases: directory(&leases),
             });
-            let known = Nodes::Observed(Mutex::new(Observer::default()));
-            let presence = Presence::new(directory, known, clock.clone());
-            let watching = presence.clone();
-            task::spawn("observer", async move {
-                watching
-                    .watch_nodes(|_: &Result<(), PresenceError>| ())
-                    .await;
-            });
-            let presence = Arc::new(LocalPresence(presence));
+            let presence = Arc::new(LocalPresence(watching(directory, clock.clone())));
             let metrics = Metrics::new(BuildInfo::of("test"), START);
             let parts = Parts {
                 history: Arc::new(DividedHistory {
@@ -213,6 +205,18 @@ impl Door {
         });
         Endpoint::from_static("http://memory").connect_with_connector_lazy(connect)
     }
+}
+
+/// A replica of presence that watches the nodes.
+fn watching(directory: Arc<DividedDirectory>, clock: Arc<dyn Clock>) -> Presence {
+    let known = Nodes::Observed(Mutex::new(Observer::default()));
+    let presence = Presence::new(directory, known, clock);
+    let watching = presence.clone();
+    task::spawn("observer", async move {
+        let told = |_: &Result<(), PresenceError>| ();
+        watching.watch_nodes(told).await;
+    });
+    presence
 }
 
 fn dial(relays: &[Door; NODES]) -> Dial {
