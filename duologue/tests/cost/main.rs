@@ -10,11 +10,13 @@
 #![expect(clippy::print_stdout, reason = "the table is what the test is for")]
 
 mod deploy;
+mod divided;
 mod people;
 mod report;
 mod system;
 
 use people::{Mix, People};
+use report::Table;
 use system::{NODES, System};
 
 /// Write units per message, at most (design §10).
@@ -31,23 +33,45 @@ const END_BUDGET: (f64, f64) = (3.5, 5.0);
 const WINDOWS: u64 = 6;
 
 #[tokio::test(start_paused = true)]
-async fn a_message_costs_no_more_than_its_budget() {
-    for mix in [Mix::Typed, Mix::AtOnce] {
-        let system = System::start().await;
-        let mut people = People::arrive(&system).await;
-        system.forget_costs();
-        let messages = people.talk(mix, WINDOWS).await;
-        let table = system.table(messages);
-        println!("{mix:?}: {messages} messages\n{table}");
-        println!("Leases, by node and hour\n{}", system.leases(NODES as u64));
-        assert!(table.writes() <= WRITE_BUDGET, "{mix:?}\n{table}");
-        assert!(table.reads() <= READ_BUDGET, "{mix:?}\n{table}");
-        // Or nothing was counted.
-        assert!(
-            table.writes() > 1.0 && table.reads() > 0.0,
-            "{mix:?}\n{table}"
-        );
-    }
+async fn messages_of_bursts_cost_no_more_than_the_budget_with_syncs_and_all() {
+    let costs = talk(Mix::AtOnce).await;
+    assert_within_budget(&costs.messages);
+    assert_within_budget(&costs.messages_and_syncs);
+}
+
+/// Nothing comes together here: each message, and what follows it, stands alone.
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_typed_one_by_one_cost_no_more_than_the_budget() {
+    assert_within_budget(&talk(Mix::Typed).await.messages);
+}
+
+struct Costs {
+    messages: Table,
+    messages_and_syncs: Table,
+}
+
+async fn talk(mix: Mix) -> Costs {
+    let system = System::start().await;
+    let mut people = People::arrive(&system).await;
+    system.forget_costs();
+    let count = people.talk(mix, WINDOWS).await;
+    let costs = Costs {
+        messages: system.table(count),
+        messages_and_syncs: system.table_with_syncs(count),
+    };
+    println!("{mix:?}: {count} messages\n{}", costs.messages);
+    println!("With syncs\n{}", costs.messages_and_syncs);
+    let syncs = system.syncs(people.sessions());
+    println!("Syncs, by session and hour\n{syncs}");
+    println!("Leases, by node and hour\n{}", system.leases(NODES as u64));
+    costs
+}
+
+fn assert_within_budget(table: &Table) {
+    assert!(table.writes() <= WRITE_BUDGET, "{table}");
+    assert!(table.reads() <= READ_BUDGET, "{table}");
+    // Or what was counted was not all.
+    assert!(table.writes() > 1.0 && table.reads() > 0.0, "{table}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +80,7 @@ async fn what_a_session_costs_is_bounded() {
     system.forget_costs();
     let people = People::arrive(&system).await;
     let sessions = people.sessions();
-    let table = system.table(sessions);
+    let table = system.table_with_syncs(sessions);
     println!("A session begins: {sessions} sessions\n{table}");
     assert!(
         table.writes() <= BEGIN_BUDGET.0 && table.reads() <= BEGIN_BUDGET.1,
@@ -64,7 +88,7 @@ async fn what_a_session_costs_is_bounded() {
     );
     system.forget_costs();
     people.leave().await;
-    let table = system.table(sessions);
+    let table = system.table_with_syncs(sessions);
     println!("A session ends: {sessions} sessions\n{table}");
     assert!(
         table.writes() <= END_BUDGET.0 && table.reads() <= END_BUDGET.1,

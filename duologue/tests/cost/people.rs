@@ -9,7 +9,7 @@ use duologue_proto::chat::v1::{AdvanceCursor, Body, ConverseRequest, Hello, Send
 use duologue_runtime::task;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
@@ -17,7 +17,7 @@ use tonic::{Request, Streaming};
 use crate::system::{NODES, System};
 
 /// Conversations, each between two people of its own.
-const CONVERSATIONS: usize = 20;
+const CONVERSATIONS: usize = 8;
 /// Messages of one burst.
 const BURST: u64 = 10;
 /// The length of a window.
@@ -91,9 +91,10 @@ impl People {
     /// Talks for some windows. Returns how many messages were stored.
     pub(crate) async fn talk(&mut self, mix: Mix, windows: u64) -> u64 {
         for window in 0..windows {
+            let end = Instant::now() + WINDOW;
             let bursts = self.pairs.iter_mut().map(|pair| pair.burst(window, mix));
             futures_util::future::join_all(bursts).await;
-            sleep(WINDOW - TYPING * 10).await;
+            sleep_until(end).await;
         }
         self.pairs.iter().map(|pair| pair.stored).sum()
     }
@@ -203,7 +204,7 @@ async fn listen(
                     }
                 }
                 Some(Frame::Goodbye(goodbye)) => panic!("{goodbye:?}"),
-                _ => {}
+                Some(_) | None => {}
             },
             () = sleep(CURSOR_INTERVAL), if moves => {
                 said = shown;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use duologue_dynamodb::testing::Counted;
+use duologue_dynamodb::testing::{Connector, Counted};
 
 /// Requests and units by operation and table, and of how much they are the price.
 pub(crate) struct Table {
@@ -12,20 +12,19 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(count: u64) -> Self {
-        Self {
-            count,
-            rows: BTreeMap::new(),
+    /// What passed these ways, for so many of what is counted.
+    pub(crate) fn of(count: u64, ways: &[&Connector]) -> Self {
+        let mut rows: BTreeMap<_, Counted> = BTreeMap::new();
+        for way in ways {
+            assert!(way.ledger().uncounted().is_empty());
+            for (what, counted) in way.ledger().counted() {
+                let row = rows.entry(what).or_default();
+                row.requests += counted.requests;
+                row.refused += counted.refused;
+                row.units += counted.units;
+            }
         }
-    }
-
-    pub(crate) fn add(&mut self, counted: BTreeMap<(String, String), Counted>) {
-        for (what, counted) in counted {
-            let row = self.rows.entry(what).or_default();
-            row.requests += counted.requests;
-            row.refused += counted.refused;
-            row.units += counted.units;
-        }
+        Self { count, rows }
     }
 
     /// Write units for each.
@@ -40,7 +39,8 @@ impl Table {
 
     fn units(&self, of: impl Fn(&str) -> bool) -> f64 {
         let rows = self.rows.iter().filter(|((operation, _), _)| of(operation));
-        self.each(rows.map(|(_, counted)| counted.units).sum())
+        // An empty sum of these is minus zero.
+        self.each(0.0 + rows.map(|(_, counted)| counted.units).sum::<f64>())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "there are thousands of them")]

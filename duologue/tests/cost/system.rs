@@ -5,7 +5,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use duologue::ports::{LocalHistory, LocalPresence};
 use duologue_chat::ports::{Dial, channel};
 use duologue_chat::{Chat, ChatConfig, OtherNodes, Parts, Visibility};
@@ -14,12 +13,11 @@ use duologue_dynamodb::tables::{TableSpec, create};
 use duologue_dynamodb::testing::{Connector, Engine, Faults};
 use duologue_history::dynamodb::{self, DynamoStore};
 use duologue_history::history::History;
-use duologue_presence::directory::{Lease, Renewed, UserRows};
 use duologue_presence::lease::Observer;
-use duologue_presence::{Directory, DynamoDirectory, Nodes, Presence};
+use duologue_presence::{DynamoDirectory, Nodes, Presence};
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::ids::{NodeId, UnixMillis, UserId};
-use duologue_proto::presence::{PresenceError, Registered, Route};
+use duologue_proto::presence::PresenceError;
 use duologue_runtime::auth::{AuthError, Identity, bearer};
 use duologue_runtime::clock::{Clock, SeededRandom};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
@@ -36,6 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint, Server};
 
+use crate::divided::{DividedDirectory, DividedHistory};
 use crate::report::Table;
 
 /// How many nodes there are.
@@ -48,7 +47,7 @@ pub(crate) struct System {
     nodes: Vec<Node>,
     history: Connector,
     routes: Connector,
-    /// Leases cost by time, not by message.
+    syncs: Connector,
     leases: Connector,
 }
 
@@ -72,12 +71,16 @@ impl System {
         let random = Arc::new(SeededRandom::new(5));
         let engine = Arc::new(Engine::new());
         let way = || Connector::with(Arc::clone(&engine), Arc::new(Faults::none()), clock.clone());
-        let (history, routes, leases) = (way(), way(), way());
-        let database = history.client(Options::default());
-        create(&database, &tables()).await.unwrap();
-        let store = DynamoStore::open(database, clock.clone(), &*random);
-        let store = Arc::new(store.await.unwrap());
-        let store = History::new(store, clock.clone());
+        let (history, syncs, routes, leases) = (way(), way(), way(), way());
+        create(&history.client(Options::default()), &tables())
+            .await
+            .unwrap();
+        let replica = async |way: &Connector| {
+            let database = way.client(Options::default());
+            let store = DynamoStore::open(database, clock.clone(), &*random);
+            History::new(Arc::new(store.await.unwrap()), clock.clone())
+        };
+        let (messages, syncing) = (replica(&history).await, replica(&syncs).await);
 
         let doors: [_; NODES] = std::array::from_fn(|_| Door::new());
         let relays = doors.each_ref().map(|(door, _)| door.clone());
@@ -87,22 +90,17 @@ impl System {
                 let database = way.client(Options::default());
                 DynamoDirectory::new(database, clock.clone(), random.clone())
             };
-            let directory = Arc::new(Divided {
+            let directory = Arc::new(DividedDirectory {
                 routes: directory(&routes),
                 leases: directory(&leases),
             });
-            let known = Nodes::Observed(Mutex::new(Observer::default()));
-            let presence = Presence::new(directory, known, clock.clone());
-            let watching = presence.clone();
-            task::spawn("observer", async move {
-                watching
-                    .watch_nodes(|_: &Result<(), PresenceError>| ())
-                    .await;
-            });
-            let presence = Arc::new(LocalPresence(presence));
+            let presence = Arc::new(LocalPresence(watching(directory, clock.clone())));
             let metrics = Metrics::new(BuildInfo::of("test"), START);
             let parts = Parts {
-                history: Arc::new(LocalHistory(store.clone())),
+                history: Arc::new(DividedHistory {
+                    messages: LocalHistory(messages.clone()),
+                    syncs: LocalHistory(syncing.clone()),
+                }),
                 presence: presence.clone(),
                 relay: Some(OtherNodes {
                     nodes: presence,
@@ -128,6 +126,7 @@ impl System {
         Self {
             nodes,
             history,
+            syncs,
             routes,
             leases,
         }
@@ -139,35 +138,38 @@ impl System {
     }
 
     pub(crate) fn forget_costs(&self) {
-        for way in [&self.history, &self.routes, &self.leases] {
+        for way in [&self.history, &self.syncs, &self.routes, &self.leases] {
             way.ledger().clear();
         }
     }
 
-    /// What passed since costs were forgotten, for so many of what is counted.
+    /// What passed since costs were forgotten, beside syncs and leases, for so many of
+    /// what is counted.
     pub(crate) fn table(&self, count: u64) -> Table {
-        let mut table = Table::new(count);
-        for way in [&self.history, &self.routes] {
-            assert!(way.ledger().uncounted().is_empty());
-            table.add(way.ledger().counted());
-        }
-        table
+        Table::of(count, &[&self.history, &self.routes])
+    }
+
+    /// The same, syncs included.
+    pub(crate) fn table_with_syncs(&self, count: u64) -> Table {
+        Table::of(count, &[&self.history, &self.routes, &self.syncs])
+    }
+
+    /// What the syncs of sessions cost.
+    pub(crate) fn syncs(&self, count: u64) -> Table {
+        Table::of(count, &[&self.syncs])
+    }
+
+    /// What the leases of nodes cost.
+    pub(crate) fn leases(&self, count: u64) -> Table {
+        Table::of(count, &[&self.leases])
     }
 
     /// Table and operation of all that passed.
     pub(crate) fn asked(&self) -> BTreeSet<(String, String)> {
-        let ways = [&self.history, &self.routes, &self.leases];
+        let ways = [&self.history, &self.syncs, &self.routes, &self.leases];
         let counted = ways.map(|way| way.ledger().counted());
         let keys = counted.into_iter().flat_map(BTreeMap::into_keys);
         keys.map(|(operation, table)| (table, operation)).collect()
-    }
-
-    /// The same of what the leases of nodes cost.
-    pub(crate) fn leases(&self, count: u64) -> Table {
-        let mut table = Table::new(count);
-        assert!(self.leases.ledger().uncounted().is_empty());
-        table.add(self.leases.ledger().counted());
-        table
     }
 }
 
@@ -205,6 +207,18 @@ impl Door {
     }
 }
 
+/// A replica of presence that watches the nodes.
+fn watching(directory: Arc<DividedDirectory>, clock: Arc<dyn Clock>) -> Presence {
+    let known = Nodes::Observed(Mutex::new(Observer::default()));
+    let presence = Presence::new(directory, known, clock);
+    let watching = presence.clone();
+    task::spawn("observer", async move {
+        let told = |_: &Result<(), PresenceError>| ();
+        watching.watch_nodes(told).await;
+    });
+    presence
+}
+
 fn dial(relays: &[Door; NODES]) -> Dial {
     let relays = relays.clone();
     Arc::new(move |address| {
@@ -226,55 +240,6 @@ fn serve(chat: &Chat, metrics: &Metrics, clock: Arc<dyn Clock>) -> Door {
     let serve = server::serve(stack, Routes::new(chat.server()), incoming.fuse());
     task::spawn("node", async move { serve.await.unwrap() });
     door
-}
-
-/// One table, two ways to it.
-struct Divided {
-    routes: DynamoDirectory,
-    leases: DynamoDirectory,
-}
-
-#[async_trait]
-impl Directory for Divided {
-    async fn register(&self, route: &Route) -> Result<Registered, PresenceError> {
-        self.routes.register(route).await
-    }
-
-    async fn release(&self, route: &Route, at: UnixMillis) -> Result<bool, PresenceError> {
-        self.routes.release(route, at).await
-    }
-
-    async fn remove(&self, seen: &Route) -> Result<bool, PresenceError> {
-        self.routes.remove(seen).await
-    }
-
-    async fn lookup(&self, users: &[UserId]) -> Result<Vec<UserRows>, PresenceError> {
-        self.routes.lookup(users).await
-    }
-
-    async fn users(
-        &self,
-        after: Option<&UserId>,
-        max: usize,
-    ) -> Result<Vec<UserId>, PresenceError> {
-        self.routes.users(after, max).await
-    }
-
-    async fn take(&self, lease: &Lease) -> Result<(), PresenceError> {
-        self.leases.take(lease).await
-    }
-
-    async fn renew(&self, lease: &Lease) -> Result<Renewed, PresenceError> {
-        self.leases.renew(lease).await
-    }
-
-    async fn forget(&self, seen: &Lease) -> Result<bool, PresenceError> {
-        self.leases.forget(seen).await
-    }
-
-    async fn leases(&self) -> Result<Vec<Lease>, PresenceError> {
-        self.leases.leases().await
-    }
 }
 
 fn config(node: NodeId) -> ChatConfig {

@@ -84,7 +84,7 @@ impl Shared {
     ) -> Result<Cursor, StoreError> {
         match self.rows.least_cursor(conversation, user) {
             Some(least) if !least.covers(asked) => Ok(least),
-            Some(_) | None => Ok(self.store.cursors(user, peer).await?.own),
+            Some(_) | None => self.store.cursor(user, peer).await,
         }
     }
 }

@@ -245,6 +245,11 @@ pub trait Store: Send + Sync + 'static {
     /// strongly; zeros where nothing is stored.
     async fn cursors(&self, user: &UserId, peer: &UserId) -> Result<Cursors, StoreError>;
 
+    /// The same of `user` alone: an engine that pays for each need not read both.
+    async fn cursor(&self, user: &UserId, peer: &UserId) -> Result<Cursor, StoreError> {
+        Ok(self.cursors(user, peer).await?.own)
+    }
+
     /// The peers of a user's conversations, in order, after `after`; read
     /// strongly.
     async fn conversations(

@@ -188,6 +188,10 @@ impl Store for DynamoStore {
         self.read_cursors(user, peer).await
     }
 
+    async fn cursor(&self, user: &UserId, peer: &UserId) -> Result<Cursor, StoreError> {
+        self.read_cursor(user, peer).await
+    }
+
     async fn conversations(
         &self,
         user: &UserId,

@@ -146,7 +146,11 @@ impl DynamoStore {
         Ok(Cursors { own, peer })
     }
 
-    async fn read_cursor(&self, user: &UserId, peer: &UserId) -> Result<Cursor, StoreError> {
+    pub(super) async fn read_cursor(
+        &self,
+        user: &UserId,
+        peer: &UserId,
+    ) -> Result<Cursor, StoreError> {
         let get = self.database.repeating().get_item();
         let get = get
             .table_name(&self.users)
