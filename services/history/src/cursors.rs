@@ -56,7 +56,7 @@ impl Shared {
         let window = reading.window();
         let cursor = self
             .store
-            .put_cursor(&conversation, user, asked, window)
+            .put_cursor(&conversation, user, asked, reading.at)
             .await?;
         self.rows.remember(&conversation, window);
         self.mark_active(&conversation, Some(reading)).await?;
