@@ -12,7 +12,7 @@ use duologue_proto::ids::{SessionId, UserId};
 use duologue_proto::presence::Route;
 use tokio::time::Instant;
 
-use super::news::{Buffer, News};
+use super::news::{Buffer, Entry, News};
 use super::{Announcement, backoff};
 
 /// Users who are looked up at the same time.
@@ -48,13 +48,19 @@ pub(crate) struct ForAll {
 #[derive(Debug, Default)]
 pub(crate) struct Lookups {
     waiting: Buffer,
-    /// Announced since the look-up of its user began.
+    /// Announced since the look-up of its user began, or of one that failed.
     behind: Buffer,
+    /// Users whose last look-up failed: how often, and until when they wait. There is
+    /// something of each in `behind`, or it is being looked up.
+    failing: BTreeMap<UserId, (u32, Instant)>,
+    /// When those of them who wait do so no longer.
+    resting: BTreeSet<(Instant, UserId)>,
     looking: BTreeMap<UserId, News>,
     for_all: ForAll,
     looking_for_all: Option<ForAll>,
     superseded: BTreeMap<SessionId, Route>,
     failures: u32,
+    /// Of the nodes.
     not_before: Option<Instant>,
 }
 
@@ -90,14 +96,26 @@ impl Lookups {
     }
 
     fn add(&mut self, user: &UserId, news: News) -> bool {
-        let buffer = if self.looking.contains_key(user) {
+        let apart = self.looking.contains_key(user) || self.failing.contains_key(user);
+        let buffer = if apart {
             &mut self.behind
         } else {
             &mut self.waiting
         };
         let widened = buffer.add(user, news, Vec::new());
-        self.for_all.everyone |= buffer.take_everyone();
+        if buffer.take_everyone() {
+            self.for_all.everyone = true;
+            self.forget_failures(apart);
+        }
         widened
+    }
+
+    /// Nothing waits behind any more, if that is what became of it.
+    fn forget_failures(&mut self, behind: bool) {
+        if behind {
+            self.failing = BTreeMap::new();
+            self.resting = BTreeSet::new();
+        }
     }
 
     fn bound_hints(&mut self) -> bool {
@@ -113,24 +131,36 @@ impl Lookups {
     /// What is to be looked up now. To be called until there is nothing, and each
     /// look-up to be begun after that.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Lookup> {
-        if self.not_before.is_some_and(|at| now < at) {
-            return None;
-        }
-        if self.looking_for_all.is_none() && self.for_all != ForAll::default() {
+        let pauses = self.not_before.is_some_and(|at| now < at);
+        if !pauses && self.looking_for_all.is_none() && self.for_all != ForAll::default() {
             self.looking_for_all = Some(std::mem::take(&mut self.for_all));
             return Some(Lookup::Nodes);
         }
         if self.looking.len() >= MAX_LOOKUPS {
             return None;
         }
-        let (user, entry) = self.waiting.pop()?;
+        let (user, entry) = self.rested(now).or_else(|| self.waiting.pop())?;
         self.looking.insert(user.clone(), entry.news);
         Some(Lookup::User(user))
     }
 
+    /// What waits of the next user who was to wait until now.
+    fn rested(&mut self, now: Instant) -> Option<(UserId, Entry)> {
+        while self.resting.first().is_some_and(|(until, _)| *until <= now) {
+            let (_, user) = self.resting.pop_first()?;
+            if let Some(entry) = self.behind.remove(&user) {
+                return Some((user, entry));
+            }
+            self.failing.remove(&user);
+        }
+        None
+    }
+
     /// When there may be something to look up, if nothing happens before.
-    pub(crate) fn due(&self) -> Option<Instant> {
-        self.not_before
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        let rested = self.resting.first().map(|(until, _)| *until);
+        let due = self.not_before.into_iter().chain(rested);
+        due.filter(|due| *due > now).min()
     }
 
     /// Sessions that were superseded: where they are is known.
@@ -140,46 +170,44 @@ impl Lookups {
 
     /// A user was looked up: what is to be told where its sessions are.
     pub(crate) fn found(&mut self, user: &UserId) -> News {
-        self.succeeded();
         let news = self.looking.remove(user).unwrap_or_default();
-        self.bring_forward(user);
+        if let Some((_, until)) = self.failing.remove(user) {
+            self.resting.remove(&(until, user.clone()));
+        }
+        if let Some(entry) = self.behind.remove(user) {
+            self.add(user, entry.news);
+        }
         news
     }
 
     /// The nodes were looked up: what is to be told to each.
     pub(crate) fn found_nodes(&mut self) -> ForAll {
-        self.succeeded();
+        (self.failures, self.not_before) = (0, None);
         self.looking_for_all.take().unwrap_or_default()
     }
 
     /// A look-up failed: it is made again, later. `random` spreads it.
     pub(crate) fn failed(&mut self, lookup: &Lookup, now: Instant, random: u64) {
+        let after = |failures| now + backoff(failures, LOOKUP_PAUSE, MAX_LOOKUP_PAUSE, random);
         match lookup {
             Lookup::User(user) => {
                 let mut news = self.looking.remove(user).unwrap_or_default();
                 news.widen(user);
+                let failures = self.failing.get(user).map_or(0, |(failures, _)| *failures);
+                let until = after(failures);
+                let failed = (failures.saturating_add(1), until);
+                self.failing.insert(user.clone(), failed);
+                self.resting.insert((until, user.clone()));
                 self.add(user, news);
-                self.bring_forward(user);
             }
             Lookup::Nodes => {
                 let again = self.looking_for_all.take().unwrap_or_default();
                 self.for_all.everyone |= again.everyone;
                 self.for_all.hints.extend(again.hints);
                 self.bound_hints();
+                self.not_before = Some(after(self.failures));
+                self.failures = self.failures.saturating_add(1);
             }
-        }
-        let pause = backoff(self.failures, LOOKUP_PAUSE, MAX_LOOKUP_PAUSE, random);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + pause);
-    }
-
-    fn succeeded(&mut self) {
-        (self.failures, self.not_before) = (0, None);
-    }
-
-    fn bring_forward(&mut self, user: &UserId) {
-        if let Some(entry) = self.behind.remove(user) {
-            self.add(user, entry.news);
         }
     }
 }

@@ -241,7 +241,7 @@ impl Driver {
             while let Some(lookup) = lookups.next(now) {
                 self.questions.push(ask(Arc::clone(&self.shared), lookup));
             }
-            (superseded, lookups.due().filter(|due| *due > now))
+            (superseded, lookups.due(now))
         };
         for route in superseded {
             let news = News::of_superseded(route.session.clone());

@@ -373,21 +373,57 @@ fn a_look_up_that_fails_is_made_again_for_a_raised_target() {
     let lookup = lookups.next(now).unwrap();
     announce(&mut lookups, 2);
     lookups.failed(&lookup, now, 0);
+    assert_eq!(lookups.next(now), Some(Lookup::User(user(2))));
+    let waited = lookups.found(&user(2));
+    assert_eq!((waited.raised.len(), seqs(&waited)), (0, vec![1, 2]));
+    assert_eq!(lookups.next(now), None, "it is left in peace for a while");
+    let due = lookups.due(now).unwrap();
+    assert!(due > now);
+    announce(&mut lookups, 3);
+    assert_eq!(lookups.next(now), Some(Lookup::User(user(2))));
     assert_eq!(
         lookups.next(now),
         None,
-        "presence is left in peace for a while"
+        "and what comes meanwhile waits with it"
     );
-    let due = lookups.due().unwrap();
-    assert!(due > now);
-    let mut found = BTreeMap::new();
-    while let Some(Lookup::User(user)) = lookups.next(due + MAX_LOOKUP_PAUSE) {
-        found.insert(user.clone(), lookups.found(&user));
+    assert_eq!(lookups.next(due), Some(lookup));
+    let failed = lookups.found(&user(1));
+    assert_eq!(
+        (failed.raised[&user(2)], seqs(&failed)),
+        (Seq(1), vec![2, 3])
+    );
+    assert_eq!(lookups.due(due), None);
+}
+
+/// The pauses are a user's own, and longer with every failure of its own.
+#[test]
+fn a_user_who_cannot_be_looked_up_waits_longer_and_keeps_nobody_waiting() {
+    let (mut lookups, mut now) = (Lookups::default(), Instant::now());
+    announce(&mut lookups, 1);
+    assert_eq!(lookups.next(now), Some(Lookup::User(user(1))));
+    assert_eq!(lookups.next(now), Some(Lookup::User(user(2))));
+    lookups.found(&user(2));
+    let mut pauses = Vec::new();
+    for seq in 2..12 {
+        lookups.failed(&Lookup::User(user(1)), now, 4_999);
+        let due = lookups.due(now).unwrap();
+        pauses.push(due - now);
+        announce(&mut lookups, seq);
+        assert_eq!(lookups.next(now), Some(Lookup::User(user(2))));
+        assert_eq!(lookups.next(now), None);
+        assert_eq!(seqs(&lookups.found(&user(2))), [seq]);
+        now = due;
+        assert_eq!(lookups.next(now), Some(Lookup::User(user(1))));
     }
-    let failed = &found[&user(1)];
-    assert_eq!((failed.raised[&user(2)], seqs(failed)), (Seq(1), vec![2]));
-    let waited = &found[&user(2)];
-    assert_eq!((waited.raised.len(), seqs(waited)), (0, vec![1, 2]));
+    assert!(pauses[0] <= LOOKUP_PAUSE, "{pauses:?}");
+    assert!(pauses[9] > LOOKUP_PAUSE * 8 && pauses[9] <= MAX_LOOKUP_PAUSE);
+    assert_eq!(lookups.found(&user(1)).raised[&user(2)], Seq(10));
+    announce(&mut lookups, 12);
+    assert_eq!(
+        lookups.next(now),
+        Some(Lookup::User(user(1))),
+        "at once again"
+    );
 }
 
 #[test]
