@@ -17,7 +17,7 @@ pub enum Failure {
     /// It never left: not applied.
     #[error("not sent: {0}")]
     NotSent(String),
-    /// It was held back by [`crate::SendWhile`]: not applied.
+    /// It was held back by [`crate::send_while`]: not applied.
     #[error("too late to be sent")]
     TooLate,
     /// Too many requests: not applied.
@@ -65,7 +65,9 @@ fn dispatch(error: Option<&ConnectorError>) -> Failure {
     let text = chain(error);
     let connecting = find::<hyper_util::client::legacy::Error>(error)
         .is_some_and(hyper_util::client::legacy::Error::is_connect);
-    if connecting || error.is_user() {
+    // What else is called the caller's fault may have left: a connection whose task
+    // is gone with its runtime, for one.
+    if connecting {
         Failure::NotSent(text)
     } else {
         Failure::Unknown(text)
@@ -148,6 +150,14 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         assert!(matches!(failure(address).await, Failure::NotSent(_)));
+    }
+
+    #[test]
+    fn what_the_connection_lost_may_have_left_whoever_is_blamed() {
+        let gone = ConnectorError::user("the dispatch task is gone".into());
+        assert!(matches!(dispatch(Some(&gone)), Failure::Unknown(_)));
+        let late = ConnectorError::other(TooLate.into(), None);
+        assert_eq!(dispatch(Some(&late)), Failure::TooLate);
     }
 
     #[tokio::test]

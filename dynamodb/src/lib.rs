@@ -16,6 +16,6 @@ pub mod testing;
 pub use args::{DynamoArgs, TableArgs};
 pub use aws_sdk_dynamodb as sdk;
 pub use client::{DynamoDb, Options};
-pub use deadline::SendWhile;
+pub use deadline::send_while;
 pub use failure::{Failure, classify};
 pub use server_time::ServerTime;

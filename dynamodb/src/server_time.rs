@@ -26,7 +26,11 @@ pub const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// DynamoDB's clock.
 #[derive(Debug, Default)]
-pub struct ServerTime(Mutex<Option<Seen>>);
+pub struct ServerTime {
+    seen: Mutex<Option<Seen>>,
+    #[cfg(feature = "testing")]
+    told: std::sync::OnceLock<duologue_runtime::clock::ManualClock>,
+}
 
 /// Between which times DynamoDB's clock stood at a moment of ours.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +45,21 @@ impl ServerTime {
     /// uncertainty of DynamoDB's time explains is not counted. None while no answer
     /// has been seen.
     pub fn least_skew(&self, time: UnixMillis) -> Option<Duration> {
-        let seen = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
+        #[cfg(feature = "testing")]
+        if let Some(clock) = self.told.get() {
+            use duologue_runtime::clock::Clock as _;
+            return Some(clock.now().since(time).max(time.since(clock.now())));
+        }
+        let seen = (*self.seen.lock().unwrap_or_else(PoisonError::into_inner))?;
         let gone = seen.moment.elapsed();
         let (earliest, latest) = (seen.earliest.plus(gone), seen.latest.plus(gone));
         Some(earliest.since(time).max(time.since(latest)))
+    }
+
+    /// A test says what time it is, where the DynamoDB it asks goes by the real one.
+    #[cfg(feature = "testing")]
+    pub fn follow(&self, clock: duologue_runtime::clock::ManualClock) {
+        let _ = self.told.set(clock);
     }
 
     /// Takes note of an answer to what was sent at `sent`.
@@ -59,7 +74,7 @@ impl ServerTime {
             earliest: date,
             latest: date.plus(DATE_STEP + round_trip),
         };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 }
 

@@ -93,7 +93,7 @@ pub struct OnAppended {
     take: Option<Box<dyn FnOnce(Vec<Appended>) + Send>>,
 }
 
-type Relay = Box<dyn FnOnce(&[Appended]) + Send>;
+type Relay = Box<dyn FnOnce(&[Appended], bool) + Send>;
 
 impl OnAppended {
     /// For a run of so many drafts.
@@ -105,9 +105,10 @@ impl OnAppended {
         }
     }
 
-    /// Calls this first, also if the answers come only after [`OnAppended::give_up`].
+    /// Calls this first, also if the answers come only after [`OnAppended::give_up`]:
+    /// that is told, too, since then who asked does not get them.
     #[must_use]
-    pub fn relaying(mut self, relay: impl FnOnce(&[Appended]) + Send + 'static) -> Self {
+    pub fn relaying(mut self, relay: impl FnOnce(&[Appended], bool) + Send + 'static) -> Self {
         self.relay = Some(Box::new(relay));
         self
     }
@@ -115,7 +116,7 @@ impl OnAppended {
     /// The answers are here.
     pub fn call(mut self, answers: Vec<Appended>) {
         if let Some(relay) = self.relay.take() {
-            relay(&answers);
+            relay(&answers, self.take.is_none());
         }
         if let Some(take) = self.take.take() {
             take(answers);

@@ -253,6 +253,13 @@ impl Cursor {
         self.max(other) == self
     }
 
+    /// Whether a position, beside zero, is just that of `asked`: then it may be there
+    /// because it was asked for.
+    pub fn holds_of(self, asked: Self) -> bool {
+        let held = |at: Seq, asked: Seq| at == asked && asked > Seq::ZERO;
+        held(self.delivered, asked.delivered) || held(self.read, asked.read)
+    }
+
     /// As the wire has it.
     pub fn to_wire(self) -> wire::Cursor {
         wire::Cursor {

@@ -88,10 +88,10 @@ impl Store for SlowStore {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         self.store
-            .put_cursor(conversation, user, cursor, window)
+            .put_cursor(conversation, user, cursor, read_at)
             .await
     }
 

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
 use aws_smithy_async::rt::sleep::{SharedAsyncSleep, TokioSleep};
+use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -16,6 +18,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::Format;
+use duologue_proto::ids::UnixMillis;
 use duologue_runtime::clock::{Clock, SystemClock};
 use duologue_runtime::task;
 use serde_json::Value;
@@ -28,6 +31,9 @@ use crate::client::{DynamoDb, Options};
 /// How many changes a read that may lag can miss.
 const MAX_LAG: u64 = 12;
 
+/// How long before now a request may have been signed, or after.
+const SIGNATURE_LIFE: Duration = Duration::from_mins(5);
+
 /// One client's way to an engine, with its faults.
 #[derive(Clone)]
 pub struct Connector(Arc<Parts>);
@@ -38,6 +44,8 @@ struct Parts {
     ledger: Arc<Ledger>,
     /// DynamoDB's.
     clock: Arc<dyn Clock>,
+    /// By which clients sign, where DynamoDB looks at when they did.
+    signing: Option<Arc<dyn Clock>>,
 }
 
 impl fmt::Debug for Connector {
@@ -59,6 +67,24 @@ impl Connector {
             faults,
             ledger: Arc::default(),
             clock,
+            signing: None,
+        }))
+    }
+
+    /// Such a way, whose clients sign by `own`: what was signed too long before
+    /// DynamoDB's time, or after, is refused.
+    pub fn signing_by(
+        engine: Arc<Engine>,
+        faults: Arc<Faults>,
+        clock: Arc<dyn Clock>,
+        own: Arc<dyn Clock>,
+    ) -> Self {
+        Self(Arc::new(Parts {
+            engine,
+            faults,
+            ledger: Arc::default(),
+            clock,
+            signing: Some(own),
         }))
     }
 
@@ -80,8 +106,12 @@ impl Connector {
                 Credentials::new("test", "test", None, None, "test"),
             ))
             .sleep_impl(SharedAsyncSleep::new(TokioSleep::new()))
-            .http_client(self.clone())
-            .build();
+            .http_client(self.clone());
+        let sdk = match &self.0.signing {
+            Some(own) => sdk.time_source(SharedTimeSource::new(ByClock(Arc::clone(own)))),
+            None => sdk,
+        };
+        let sdk = sdk.build();
         DynamoDb::new(&sdk, options).expect("the Region is given")
     }
 }
@@ -112,6 +142,9 @@ impl Parts {
         let operation = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = request.body().bytes().unwrap_or_default();
         let body = String::from_utf8_lossy(body).into_owned();
+        if self.signing.is_some() && !self.is_fresh(request) {
+            return self.respond(refusal("InvalidSignatureException", "Signature expired"));
+        }
         let broken = || ConnectorError::io("a test broke the connection".into());
         let answer = match self.faults.next(&operation) {
             Fault::Pass => self.apply(&operation, &body),
@@ -142,6 +175,12 @@ impl Parts {
             }
         };
         self.respond(answer)
+    }
+
+    fn is_fresh(&self, request: &HttpRequest) -> bool {
+        let signed = request.headers().get("x-amz-date").and_then(read_date);
+        let now = self.clock.now();
+        signed.is_some_and(|at| now.since(at).max(at.since(now)) <= SIGNATURE_LIFE)
     }
 
     fn apply(&self, operation: &str, body: &str) -> Answer {
@@ -178,6 +217,32 @@ impl Parts {
         headers.insert("content-type", "application/x-amz-json-1.0");
         Ok(response)
     }
+}
+
+/// For the SDK.
+struct ByClock(Arc<dyn Clock>);
+
+impl fmt::Debug for ByClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByClock")
+    }
+}
+
+impl TimeSource for ByClock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.now().0)
+    }
+}
+
+/// `20260131T235959Z`, as a signature names its time.
+fn read_date(date: &str) -> Option<UnixMillis> {
+    let parts = [0..4, 4..6, 6..8, 9..11, 11..13, 13..15].map(|range| date.get(range));
+    let [year, month, day, hour, minute, second] = parts;
+    let (year, month, day) = (year?, month?, day?);
+    let (hour, minute, second) = (hour?, minute?, second?);
+    let text = format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z");
+    let date = DateTime::from_str(&text, Format::DateTime).ok()?;
+    u64::try_from(date.to_millis().ok()?).ok().map(UnixMillis)
 }
 
 /// Whether an operation reads or writes items, and so has a price.

@@ -9,7 +9,7 @@ use duologue_runtime::clock::ManualClock;
 
 use super::{Connector, Engine, Fault, Faults};
 use crate::client::{DynamoDb, Options};
-use crate::deadline::SendWhile;
+use crate::deadline::send_while;
 use crate::failure::{Failure, classify};
 use crate::tables::{Key, KeyKind, TableSpec, create};
 
@@ -53,8 +53,8 @@ impl World {
             .table_name("things")
             .item("p", AttributeValue::S(id.into()))
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .customize()
-            .interceptor(SendWhile(move || allowed));
+            .customize();
+        let put = send_while(put, move || allowed);
         put.send().await.map(drop).map_err(|error| classify(&error))
     }
 
@@ -114,6 +114,36 @@ async fn a_request_that_is_too_late_is_not_sent() {
     let world = World::new().await;
     assert_eq!(world.put("a", false).await, Err(Failure::TooLate));
     assert!(!world.holds("a", true).await);
+}
+
+/// A machine that slept, and its clock with it: the SDK learns how much is missing, and
+/// signs a put that was made before as if it were new.
+#[tokio::test(start_paused = true)]
+async fn a_request_with_a_deadline_is_signed_by_the_sender_s_own_clock() {
+    let (server, own) = (ManualClock::at(NOON), ManualClock::at(NOON));
+    let (engine, faults) = (Arc::new(Engine::new()), Arc::new(Faults::none()));
+    let clocks = (Arc::new(server.clone()), Arc::new(own));
+    let way = Connector::signing_by(Arc::clone(&engine), Arc::clone(&faults), clocks.0, clocks.1);
+    let database = way.client(Options::default());
+    create(&database, &[TABLE]).await.unwrap();
+    let world = World {
+        faults,
+        way,
+        database,
+        engine,
+    };
+    assert_eq!(world.put("before", true).await, Ok(()));
+    server.advance(Duration::from_mins(10));
+    let plain = || {
+        let put = world.database.once().put_item().table_name("things");
+        put.item("p", AttributeValue::S("plain".into()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+    };
+    assert!(!world.holds("plain", true).await, "reads go on");
+    assert!(plain().send().await.is_ok(), "the SDK has learned the time");
+    let refused = world.put("late", true).await;
+    assert!(matches!(refused, Err(Failure::Refused(_))), "{refused:?}");
+    assert!(!world.holds("late", true).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,24 +51,25 @@ pub(crate) async fn and_wait(core: &Arc<Core>, run: Run) -> Vec<Appended> {
     answers.await.unwrap_or_default()
 }
 
-/// What relays the stored messages of `run` to every session but `origin`, as part of
-/// `span`.
+/// What relays the stored messages of `run` to every session but `origin`, which has its
+/// answers; to that, too, if it was given up before they came. It is part of `span`.
 fn relay(
     core: &Arc<Core>,
     run: &Run,
     origin: Option<Arc<Handle>>,
     span: Span,
-) -> impl FnOnce(&[Appended]) + Send + use<> {
+) -> impl FnOnce(&[Appended], bool) + Send + use<> {
     let core = Arc::clone(core);
     let found_before = planted(Mutant::LookupBeforeAppend)
         .then(|| core.registry.sessions([&run.sender, &run.peer]));
-    move |answers| {
+    move |answers, given_up| {
         let stored = stored(answers);
         if stored.is_empty() {
             return;
         }
         let _relaying = span.enter();
-        let origin = origin.as_ref().map(|handle| &handle.session);
+        let origin = origin.as_ref().filter(|_| !given_up);
+        let origin = origin.map(|handle| &handle.session);
         match found_before {
             None => core.router.messages(stored, origin),
             Some(found) => {

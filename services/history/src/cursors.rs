@@ -58,10 +58,14 @@ impl Shared {
         let reading = self.time.reading().await?;
         let window = reading.window();
         let cursor = if self.rows.contains(&conversation, window) {
-            let raised = self.store.raise_cursor(&conversation, user, asked, window);
+            let raised = self
+                .store
+                .raise_cursor(&conversation, user, asked, reading.at);
             raised.await?
         } else {
-            let put = self.store.put_cursor(&conversation, user, asked, window);
+            let put = self
+                .store
+                .put_cursor(&conversation, user, asked, reading.at);
             put.await?
         };
         self.rows.remember(&conversation, window);

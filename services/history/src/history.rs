@@ -8,7 +8,7 @@ use std::sync::Arc;
 use duologue_proto::history::{Appended, HistoryError, OnAppended, Run};
 use duologue_proto::ids::{ConversationId, HistoryId, UserId};
 use duologue_runtime::clock::Clock;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::append::{Appenders, Keys};
 use crate::error::unavailable;
@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) time: Time,
     pub(crate) rows: KnownRows,
     pub(crate) keys: Keys,
+    /// It has refused for so long that others shall be asked.
+    refusing: watch::Sender<bool>,
 }
 
 impl History {
@@ -39,6 +41,7 @@ impl History {
             time: Time::new(Arc::clone(&store), clock),
             rows: KnownRows::default(),
             keys: Keys::default(),
+            refusing: watch::Sender::new(false),
             store,
         });
         let appenders = Arc::new(Appenders::spawn(&shared));
@@ -58,6 +61,23 @@ impl History {
     /// restart.
     pub fn writable(&self) -> Result<(), StoreError> {
         self.shared.store.writable()
+    }
+
+    /// Whether the store can be reached, and history's time is that of the other
+    /// replicas: asks. An error may pass.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        self.shared.time.probe().await
+    }
+
+    /// Says whether this replica refuses what others might do: then its append streams
+    /// end, and no further ones begin.
+    pub fn set_refusing(&self, refusing: bool) {
+        self.shared.refusing.send_replace(refusing);
+    }
+
+    /// Whether it does, and what comes of that.
+    pub(crate) fn refusing(&self) -> watch::Receiver<bool> {
+        self.shared.refusing.subscribe()
     }
 
     /// Takes a run to be stored; `answered` is called when it is settled. Cancelling

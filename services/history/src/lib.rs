@@ -19,6 +19,7 @@ pub mod store;
 mod sync;
 pub mod time;
 mod tokens;
+mod watch;
 
 pub use grpc::HistoryServer;
 

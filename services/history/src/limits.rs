@@ -25,3 +25,4 @@ pub use crate::read::{MAX_READ_BYTES, MAX_READ_MESSAGES};
 pub use crate::rows::{MAX_REMEMBERED, MAX_REWRITES};
 pub use crate::sync::{MAX_SYNC_PAGE, MAX_SYNC_ROWS, READS_AT_ONCE, SYNC_ROWS_AT_ONCE};
 pub use crate::time::{APPEND_DEADLINE, READING_LAG, SYNC_SLACK};
+pub use crate::watch::{PROBE_INTERVAL, REFUSING_KEPT};

@@ -211,10 +211,10 @@ impl Store for MemoryStore {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         self.committer
-            .put_cursor(conversation, user, cursor, window)
+            .put_cursor(conversation, user, cursor, Window::of(read_at))
             .await
     }
 

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use duologue_runtime::admin::ReadinessHandle;
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
 use duologue_runtime::metrics::BuildInfo;
 use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready, serve_inner};
@@ -21,6 +19,7 @@ use crate::grpc::HistoryServer;
 use crate::history::History;
 use crate::memory::MemoryStore;
 use crate::store::Store;
+use crate::watch::Watch;
 
 /// Which program this is.
 pub const BUILD: BuildInfo = BuildInfo::of("duologue-history");
@@ -77,10 +76,13 @@ pub async fn serve(
             ("history", history.history_id().await?.to_string()),
         ],
     );
-    let watch = task::spawn(
-        "store watch",
-        watch(history, health.clone(), store_readiness),
-    );
+    let watch = Watch {
+        history,
+        health: health.clone(),
+        readiness: store_readiness,
+        shutdown: process.shutdown.clone(),
+    };
+    let watch = task::spawn("store watch", watch.run());
     let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
     watch.abort();
     ended
@@ -110,18 +112,4 @@ async fn open(
     let open = move || EmbeddedStore::open(&directory, clock, &SystemRandom);
     let store = tokio::task::spawn_blocking(open).await??;
     Ok((Arc::new(store), place))
-}
-
-/// Reports a store that has stopped writing: for good, so the process must be
-/// restarted, while reads go on.
-async fn watch(history: History, health: Health, readiness: ReadinessHandle) {
-    /// How soon a stopped store shows in readiness and health.
-    const INTERVAL: Duration = Duration::from_secs(1);
-    loop {
-        tokio::time::sleep(INTERVAL).await;
-        if let Err(error) = history.writable() {
-            readiness.set_failing(error.to_string());
-            return health.set(false).await;
-        }
-    }
 }

@@ -186,6 +186,17 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The same, as far as it is known without asking.
+    fn agrees(&self, now: UnixMillis) -> bool {
+        let _ = now;
+        true
+    }
+
+    /// The same, by asking in any case: so it tells whether the engine can be reached.
+    async fn probe(&self, now: UnixMillis) -> Result<(), StoreError> {
+        self.check_time(now).await
+    }
+
     /// Makes sure that time does not run back behind a clock reading, also over a
     /// restart: makes it durable, unless what [`Store::check_time`] refuses does that.
     async fn store_reading(&self, reading: UnixMillis) -> Result<(), StoreError>;
@@ -209,13 +220,14 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Raises a user's cursor to at least `cursor`, and writes both users'
-    /// activity rows of `window` before it or with it. Returns what is stored.
+    /// activity rows of the window of `read_at` before it or with it. Returns what is
+    /// stored. An engine with other writers does not send it later than a put.
     async fn put_cursor(
         &self,
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError>;
 
     /// The same where the caller knows that both rows are durable: an engine that pays
@@ -225,9 +237,9 @@ pub trait Store: Send + Sync + 'static {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
-        self.put_cursor(conversation, user, cursor, window).await
+        self.put_cursor(conversation, user, cursor, read_at).await
     }
 
     /// The message at the head, read strongly; none in an empty conversation.

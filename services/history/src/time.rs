@@ -59,30 +59,41 @@ impl Time {
         }
     }
 
-    /// The time now; never before a time given out earlier.
+    /// The time now, which nobody has judged; never before a reading given out earlier.
     pub(crate) fn now(&self) -> UnixMillis {
         let now = self.clock.now().max(self.store.highest_reading());
-        let given = self.given.fetch_max(now.0, Ordering::SeqCst);
-        now.max(UnixMillis(given))
+        now.max(UnixMillis(self.given.load(Ordering::SeqCst)))
     }
 
     /// The time now, to be judged later by [`Time::is_old`]; refused if it is not that
     /// of the other replicas.
     pub(crate) async fn reading(&self) -> Result<Reading, StoreError> {
-        self.store.check_time(self.now()).await?;
         let taken = Instant::now();
-        Ok(Reading {
-            at: self.now(),
-            taken,
-        })
+        let at = self.judged().await?;
+        Ok(Reading { at, taken })
+    }
+
+    /// Only what was found good is given out, and stays: a clock that was wrong once
+    /// would else be wrong for ever.
+    async fn judged(&self) -> Result<UnixMillis, StoreError> {
+        let now = self.now();
+        self.store.check_time(now).await?;
+        let given = self.given.fetch_max(now.0, Ordering::SeqCst);
+        Ok(now.max(UnixMillis(given)))
+    }
+
+    /// Whether the store can be reached, and the time is that of the other replicas.
+    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe(self.now()).await
     }
 
     /// Whether the append deadline of a reading has passed, on history's clock
     /// or on the monotonic one: the first stands while the clock is set back,
-    /// the second while the machine sleeps.
+    /// the second while the machine sleeps. Where both stood still, the clock no longer
+    /// agrees with that of the others.
     pub(crate) fn is_old(&self, reading: &Reading) -> bool {
         let age = self.now().since(reading.at).max(reading.taken.elapsed());
-        age > APPEND_DEADLINE
+        age > APPEND_DEADLINE || !self.store.agrees(self.clock.now())
     }
 
     /// The time now, for the v of a sync: it cannot lie more than
@@ -91,14 +102,13 @@ impl Time {
     /// earlier v only lists more, and reads go on. Refused if it is not that of the other
     /// replicas.
     pub(crate) async fn durable_now(&self) -> Result<UnixMillis, StoreError> {
-        self.store.check_time(self.now()).await?;
-        let now = self.now();
+        let now = self.judged().await?;
         if !self.is_covered(now) {
             // The semaphore is never closed; without a permit the reading would
             // only be stored twice.
             let _permit = self.storing.acquire().await.ok();
             if !self.is_covered(now)
-                && let Err(error) = self.store.store_reading(self.now()).await
+                && let Err(error) = self.store.store_reading(now).await
             {
                 tracing::debug!(%error, "a sync goes on from an earlier time");
             }

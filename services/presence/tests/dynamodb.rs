@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use duologue_dynamodb::Options;
+use duologue_dynamodb::sdk::types::{AttributeValue, ReturnConsumedCapacity};
 use duologue_dynamodb::tables::create;
 use duologue_dynamodb::testing::{Connector, Engine, Fault, Faults};
 use duologue_presence::directory::{GONE_KEPT, LAST_SEEN_KEPT, Lease, Renewed};
-use duologue_presence::dynamodb::{MAX_TRIES, RETRY_AFTER, TABLE};
+use duologue_presence::dynamodb::{MAX_ROWS_PER_USER, MAX_TRIES, RETRY_AFTER, TABLE};
 use duologue_presence::{Directory, DynamoDirectory};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis};
 use duologue_proto::presence::{PresenceError, Registered, Route};
@@ -173,6 +174,54 @@ async fn a_throttled_or_failing_read_is_an_error_and_not_offline() {
         assert_eq!(asked, Err(UNAVAILABLE), "{fault:?}");
     }
     assert_eq!(world.routes("alice").await.len(), 1);
+}
+
+/// Who is another device every time leaves rows that every look-up reads.
+#[tokio::test(start_paused = true)]
+async fn devices_that_are_gone_take_room_until_their_time_is_over() {
+    let world = World::new().await;
+    let device = |number: usize| route("alice", &format!("d{number}"), 1);
+    for number in 0..MAX_ROWS_PER_USER {
+        assert_eq!(world.register(&device(number)).await, IN_FORCE);
+        assert!(world.release(&device(number)).await);
+    }
+    let new = device(MAX_ROWS_PER_USER);
+    assert_eq!(world.directory.register(&new).await, Err(UNAVAILABLE));
+    // One that has a row comes back.
+    assert_eq!(world.register(&route("alice", "d7", 2)).await, IN_FORCE);
+    let other = route("bob", "phone", 1);
+    assert_eq!(
+        world.register(&other).await,
+        IN_FORCE,
+        "another user's room"
+    );
+    world.clock.advance(GONE_KEPT);
+    assert_eq!(world.register(&new).await, IN_FORCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_whose_rows_cannot_be_read_is_not_listed_and_hides_nobody() {
+    let world = World::new().await;
+    for name in ["alice", "bob", "carol"] {
+        world.register(&route(name, "phone", 1)).await;
+    }
+    // A row of another version.
+    let db = world.way.client(Options::default());
+    let spoil = db.once().update_item().table_name(db.table(&TABLE));
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let spoilt = spoil
+        .key("p", text("bob"))
+        .key("s", text("phone"))
+        .update_expression("REMOVE h")
+        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+        .send();
+    assert!(spoilt.await.is_ok());
+    let listed = world.directory.users(None, 9).await.unwrap();
+    assert_eq!(listed, [user("alice"), user("carol")]);
+    let asked = world.directory.lookup(&[user("bob")]).await;
+    assert_eq!(asked, Err(UNAVAILABLE), "that is not offline");
+    world.faults.plan("Query", vec![Fault::FailBefore; 99]);
+    assert_eq!(world.directory.users(None, 9).await, Err(UNAVAILABLE));
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,10 +125,9 @@ pub(super) async fn advance_cursor(
     let asked = up::cursor(request.delivered, request.read).map_err(Refusal::from)?;
     let advance = async move {
         let advanced = core.history.advance_cursor(&user, &peer, asked).await;
-        if let Ok(CursorAdvanced::Stored {
-            cursor,
-            moved: true,
-        }) = advanced
+        // Also one that may have been moved by an earlier try, whose answer was lost.
+        if let Ok(CursorAdvanced::Stored { cursor, moved }) = advanced
+            && (moved || cursor.holds_of(asked))
         {
             core.router.cursor(&user, &peer, cursor, None);
         }

@@ -8,13 +8,13 @@
 //! the client's part, who waits for the answer.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use duologue_proto::history::v1 as wire;
 use duologue_proto::history::v1::history_service_client::HistoryServiceClient;
-use duologue_proto::history::{Appended, OnAppended, Run};
+use duologue_proto::history::{Appended, OnAppended, Run, UnsettledReason};
 use duologue_proto::ids::{MessageId, UserId};
 use duologue_proto::wire::history as convert;
 use duologue_runtime::clock::Random;
@@ -38,6 +38,8 @@ pub const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SWEEP: Duration = Duration::from_millis(500);
 /// How long it may take to open the stream.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long others are asked before a replica that could do nothing.
+pub const REPLICA_REST: Duration = Duration::from_secs(3);
 /// Runs of one request.
 pub const REQUEST_RUNS: usize = 256;
 /// Bytes of bodies, after which further runs are another request.
@@ -48,6 +50,24 @@ pub const REQUEST_BYTES: usize = 256 * 1024;
 pub(super) struct Stream {
     queue: mpsc::Sender<Asked>,
     open: Arc<AtomicBool>,
+    rest: Arc<Rest>,
+}
+
+/// Whether a replica could do nothing lately: others are asked before it.
+#[derive(Default)]
+pub(super) struct Rest(Mutex<Option<Instant>>);
+
+impl Rest {
+    /// Takes note of what it could do when it was last asked.
+    pub(super) fn note(&self, could: bool) {
+        let until = (!could).then(|| Instant::now() + REPLICA_REST);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    fn is_over(&self) -> bool {
+        let until = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| until <= Instant::now())
+    }
 }
 
 impl Stream {
@@ -59,6 +79,7 @@ impl Stream {
     ) -> Self {
         let (queue, asked) = mpsc::channel(QUEUE_RUNS);
         let open = Arc::new(AtomicBool::new(false));
+        let rest = Arc::new(Rest::default());
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let owner = Owner {
@@ -66,6 +87,7 @@ impl Stream {
             client,
             random,
             open: Arc::clone(&open),
+            rest: Arc::clone(&rest),
             queue: asked,
             taken: Vec::new(),
             waiting: VecDeque::new(),
@@ -76,12 +98,26 @@ impl Stream {
             sweep,
         };
         task::spawn("append stream", owner.run());
-        Self { queue, open }
+        Self { queue, open, rest }
     }
 
     /// Whether the stream is open at present.
     pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// The less, the sooner it is asked.
+    pub(super) fn rank(&self) -> u8 {
+        match (self.is_open(), self.rest.is_over()) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 2,
+        }
+    }
+
+    /// Whether its replica could do nothing lately.
+    pub(super) fn rest(&self) -> &Rest {
+        &self.rest
     }
 
     /// Takes a run to be sent. One that is not taken is dropped, and so answered.
@@ -143,6 +179,7 @@ struct Owner {
     client: HistoryServiceClient<Connection>,
     random: Arc<dyn Random>,
     open: Arc<AtomicBool>,
+    rest: Arc<Rest>,
     queue: mpsc::Receiver<Asked>,
     taken: Vec<Asked>,
     /// To be sent, the oldest first.
@@ -314,6 +351,7 @@ impl Owner {
                 tracing::error!("history answers another run than it was asked");
                 return Err(Status::internal("the answer is of another run"));
             }
+            self.rest.note(!answers.iter().all(is_unavailable));
             flying.answered.call(answers);
         }
         Ok(())
@@ -348,6 +386,10 @@ async fn open(mut client: HistoryServiceClient<Connection>) -> Result<Opened, St
     let opened = timeout(OPEN_TIMEOUT, opening).await;
     let answers = opened.map_err(|_| Status::deadline_exceeded("the stream does not open"))??;
     Ok((requests, answers.into_inner()))
+}
+
+fn is_unavailable(answer: &Appended) -> bool {
+    matches!(answer, Appended::Unsettled(why) if why.reason == UnsettledReason::Unavailable)
 }
 
 fn body_bytes(run: &Run) -> usize {

@@ -2,9 +2,9 @@
 //!
 //! Runs of one conversation go to one replica, chosen by its name among those whose
 //! stream is open, so that two writers seldom meet. That is for speed only: any
-//! replica may store any run. Questions go to the replicas in turn.
+//! replica may store any run. Questions go to the replicas in turn. One that could do
+//! nothing lately is left in peace for a while, if there is another.
 
-use std::cmp::Reverse;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -48,8 +48,9 @@ struct Known {
 /// Asks the next replica.
 macro_rules! ask {
     ($history:expr, $call:ident, $request:expr) => {{
-        let mut client = $history.next()?;
-        answer(client.$call(timed($request)).await)
+        let known = $history.next()?;
+        let mut client = known.client.clone();
+        known.answer(client.$call(timed($request)).await)
     }};
 }
 
@@ -95,15 +96,16 @@ impl RemoteHistory {
         self.replicas.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A replica whose stream is open; any other where there is none.
-    fn next(&self) -> Result<HistoryServiceClient<Connection>, HistoryError> {
+    /// A replica whose stream is open and that could do something lately; any other where
+    /// there is none.
+    fn next(&self) -> Result<Arc<Known>, HistoryError> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let replicas = self.known();
         let count = replicas.len();
         let in_turn = (0..count).map(|step| &replicas[turn.wrapping_add(step) % count]);
-        let first_open = in_turn.min_by_key(|known| !known.stream.is_open());
-        let known = first_open.ok_or(HistoryError::Unavailable { retry_after: None })?;
-        Ok(known.client.clone())
+        let first = in_turn.min_by_key(|known| known.stream.rank());
+        let known = first.ok_or(HistoryError::Unavailable { retry_after: None })?;
+        Ok(Arc::clone(known))
     }
 
     /// The same replica for a conversation on every node, as long as the same are up;
@@ -112,7 +114,7 @@ impl RemoteHistory {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         let rank = |known: &&Arc<Known>| {
             let weight = hasher.hash_one((conversation, &known.name));
-            (Reverse(known.stream.is_open()), weight)
+            (known.stream.rank(), weight)
         };
         self.known().iter().min_by_key(rank).cloned()
     }
@@ -202,14 +204,19 @@ impl ports::History for RemoteHistory {
     }
 }
 
-fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, HistoryError> {
-    answer.map(Response::into_inner).map_err(|status| {
-        let error = history_error(&status);
-        if matches!(error, HistoryError::Unavailable { .. }) {
-            tracing::warn!(code = %status.code(), "history does not answer");
-        }
-        error
-    })
+impl Known {
+    fn answer<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, HistoryError> {
+        answer.map(Response::into_inner).map_err(|status| {
+            let error = history_error(&status);
+            if matches!(error, HistoryError::Unavailable { .. }) {
+                // That it answers the next question says little: what it reads it may
+                // still be unable to write.
+                self.stream.rest().note(false);
+                tracing::warn!(code = %status.code(), "history does not answer");
+            }
+            error
+        })
+    }
 }
 
 fn checked<T>(read: Read<T>) -> Result<T, HistoryError> {

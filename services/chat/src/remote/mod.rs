@@ -9,7 +9,8 @@ mod history;
 mod presence;
 
 pub use self::append::{
-    MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS, REQUEST_BYTES, REQUEST_RUNS, RUN_TIMEOUT, SWEEP,
+    MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS, REPLICA_REST, REQUEST_BYTES, REQUEST_RUNS,
+    RUN_TIMEOUT, SWEEP,
 };
 pub use self::history::RemoteHistory;
 pub use self::presence::{MAX_CHANGES, RemotePresence};

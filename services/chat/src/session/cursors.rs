@@ -166,8 +166,9 @@ impl Session {
         match result {
             Ok(CursorAdvanced::Stored { cursor, moved }) => {
                 // Also what was relayed before: a session that opened in between
-                // has synced the cursor that was stored then.
-                if moved {
+                // has synced the cursor that was stored then. And what did not move
+                // now, but may have by an earlier try of whose answer nothing is known.
+                if moved || cursor.holds_of(Lane::asked(&moves)) {
                     lane.relay(cursor);
                     self.effects
                         .push(Effect::AnnounceCursor(peer.clone(), cursor));

@@ -691,6 +691,24 @@ fn cursors_are_relayed_at_once_and_written_together_after_five_seconds() {
 }
 
 #[test]
+fn a_cursor_whose_first_write_lost_its_answer_is_told_to_the_others() {
+    for (held, told) in [(Seq(3), true), (Seq(7), false)] {
+        let mut driven = Driven::live(&[]);
+        driven.give([advance("bob", 3)]);
+        let cursor = Cursor::asked(Some(held), None);
+        let stored = CursorAdvanced::Stored {
+            cursor,
+            moved: false,
+        };
+        let effects = driven.give([Input::CursorWritten(user("bob"), Ok(stored))]);
+        let announced = effects.iter().any(
+            |effect| matches!(effect, Effect::AnnounceCursor(_, announced) if *announced == cursor),
+        );
+        assert_eq!(announced, told, "{effects:?}");
+    }
+}
+
+#[test]
 fn a_cursor_that_may_be_above_the_head_is_not_relayed_before_it_is_stored() {
     let mut driven = Driven::live(&[("bob", 2)]);
     let effects = driven.give([advance("bob", 3)]);

@@ -80,6 +80,7 @@ pub(super) async fn make_elsewhere() -> [Fixture; 1] {
         home_region: None,
     };
     let database = DynamoDb::from_environment(options).await.unwrap();
+    database.server_time().follow(clock.clone());
     tables::create(&database, &TABLES).await.unwrap();
     // It may be slow, so that a run is cut by its deadline.
     let settling = Settling {
@@ -208,9 +209,9 @@ impl Store for Settling {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
-        settled!(self.faulty.put_cursor(conversation, user, cursor, window))
+        settled!(self.faulty.put_cursor(conversation, user, cursor, read_at))
     }
 
     async fn head(

@@ -40,7 +40,7 @@ pub(super) async fn a_conversation_with_oneself_has_one_row(fixture: Fixture) {
     let cursor = Cursor::asked(Some(Seq(2)), Some(Seq(1)));
     let put = fixture
         .store
-        .put_cursor(&conversation, &alice, cursor, Window::of(START));
+        .put_cursor(&conversation, &alice, cursor, START);
     assert_eq!(put.await, Ok(cursor));
     let both = Cursors {
         own: cursor,
@@ -98,15 +98,13 @@ pub(super) async fn cursors_never_retreat(fixture: Fixture) {
         (at(6, 0), at(6, 3)),
     ];
     for (asked, held) in moves {
-        let put = fixture
-            .store
-            .put_cursor(&conversation, &bob, asked, Window::of(START));
+        let put = fixture.store.put_cursor(&conversation, &bob, asked, START);
         assert_eq!(put.await, Ok(held));
     }
     let together = (0..10).map(|n| {
         fixture
             .store
-            .put_cursor(&conversation, &alice, at(10 - n, n), Window::of(START))
+            .put_cursor(&conversation, &alice, at(10 - n, n), START)
     });
     join_all(together).await;
     let (own, peer) = (at(10, 9), at(6, 3));
@@ -128,7 +126,12 @@ pub(super) async fn a_cursor_marks_its_conversation_active(fixture: Fixture) {
     let cursor = Cursor::asked(Some(Seq(1)), None);
     let put = fixture
         .store
-        .put_cursor(&between("alice", "bob"), &user("bob"), cursor, window)
+        .put_cursor(
+            &between("alice", "bob"),
+            &user("bob"),
+            cursor,
+            window.start(),
+        )
         .await;
     put.unwrap();
     assert_eq!(fixture.activity("alice").await, [(window, "bob".into())]);
@@ -141,9 +144,7 @@ pub(super) async fn a_conversation_that_is_new_keeps_its_cursors(fixture: Fixtur
     fixture.fill(&conversation, 1, 2).await;
     let (alice, bob) = (user("alice"), user("bob"));
     let cursor = Cursor::asked(Some(Seq(2)), Some(Seq(1)));
-    let put = fixture
-        .store
-        .put_cursor(&conversation, &bob, cursor, Window::of(START));
+    let put = fixture.store.put_cursor(&conversation, &bob, cursor, START);
     assert_eq!(put.await, Ok(cursor));
     let late = fixture.put(vec![message(&conversation, 1, "late")]).await;
     assert_eq!(late.stored, 0);
@@ -159,7 +160,7 @@ pub(super) async fn a_stranger_has_no_cursor(fixture: Fixture) {
     let (conversation, carol) = (between("alice", "bob"), user("carol"));
     let put = fixture
         .store
-        .put_cursor(&conversation, &carol, cursor, Window(1));
+        .put_cursor(&conversation, &carol, cursor, Window(1).start());
     assert!(matches!(put.await, Err(StoreError::Refused(_))));
     assert!(fixture.activity("alice").await.is_empty());
 }
@@ -176,7 +177,7 @@ pub(super) async fn the_highest_reading_never_falls(fixture: Fixture) {
     let later = START.plus(Duration::from_hours(1));
     let cursor = Cursor::asked(Some(Seq(1)), None);
     let bob = user("bob");
-    let put = store.put_cursor(&conversation, &bob, cursor, Window::of(later));
+    let put = store.put_cursor(&conversation, &bob, cursor, later);
     put.await.unwrap();
     assert_eq!(store.highest_reading(), Window::of(later).start());
     let reading = store.highest_reading();

@@ -35,6 +35,7 @@ use crate::store::{
     Activity, Cursors, PutOutcome, PutRun, SlotRange, Store, StoreError, StoredMessage, Window,
 };
 pub use identity::MAX_IDENTITY_ROUNDS;
+use puts::Reading;
 pub use reads::MAX_PAGE_SLOTS;
 use rows::RowRange;
 pub use rows::{MAX_CURSOR_ROUNDS, MAX_PAGE_ROWS};
@@ -113,16 +114,23 @@ impl Store for DynamoStore {
         Ok(())
     }
 
+    fn agrees(&self, now: UnixMillis) -> bool {
+        self.skew(now).is_some_and(|skew| skew <= MAX_SKEW)
+    }
+
     /// Between answers DynamoDB's time is reckoned; what seems to be off may be so
     /// since the machine slept, and is judged by a new answer.
     async fn check_time(&self, now: UnixMillis) -> Result<(), StoreError> {
-        let in_time = |skew: &Duration| *skew <= MAX_SKEW;
-        if self.skew(now).as_ref().is_some_and(in_time) {
+        if self.agrees(now) {
             return Ok(());
         }
+        self.probe(now).await
+    }
+
+    async fn probe(&self, now: UnixMillis) -> Result<(), StoreError> {
         identity::find(&self.database, false).await?;
         match self.skew(now) {
-            Some(skew) if in_time(&skew) => Ok(()),
+            Some(_) if self.agrees(now) => Ok(()),
             Some(skew) => {
                 let text = format!("history's time is {} s off DynamoDB's", skew.as_secs());
                 Err(StoreError::Unavailable(text))
@@ -155,11 +163,11 @@ impl Store for DynamoStore {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         peer_of(conversation, user)?;
-        self.put_activity(conversation, window).await?;
-        self.raise_cursor(conversation, user, cursor, window).await
+        self.put_activity(conversation, Window::of(read_at)).await?;
+        self.raise_cursor(conversation, user, cursor, read_at).await
     }
 
     async fn raise_cursor(
@@ -167,10 +175,13 @@ impl Store for DynamoStore {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        _: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         let peer = peer_of(conversation, user)?;
-        self.raise_to(user, &peer, cursor).await
+        let now = self.clock.now().max(self.reading());
+        self.check_time(now).await?;
+        let reading = Reading::of(self, read_at);
+        self.raise_to(user, &peer, cursor, &reading).await
     }
 
     async fn head(

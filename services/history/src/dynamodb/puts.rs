@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use duologue_dynamodb::sdk::operation::put_item::PutItemError;
 use duologue_dynamodb::sdk::types::{ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure};
-use duologue_dynamodb::{Failure, SendWhile, classify};
+use duologue_dynamodb::{Failure, ServerTime, classify, send_while};
 use duologue_proto::ids::UnixMillis;
 use duologue_runtime::clock::Clock;
 use duologue_runtime::faults::{Mutant, planted};
 use tokio::time::Instant;
 
 use super::schema::{MESSAGE, PARTITION, SORT, bytes, messages_of, slot};
-use super::{DynamoStore, unavailable, values};
+use super::{DynamoStore, MAX_SKEW, unavailable, values};
 use crate::committer::rules::{MAX_READING_AGE, first_slot};
-use crate::store::{PutOutcome, PutRun, PutStop, StoreError, StoredMessage};
+use crate::store::{PutOutcome, PutRun, PutStop, Store as _, StoreError, StoredMessage};
 
 impl DynamoStore {
     pub(super) async fn fill(&self, run: PutRun) -> PutOutcome {
@@ -29,6 +29,8 @@ impl DynamoStore {
     async fn fill_slots(&self, run: &PutRun, stored: &mut usize) -> Result<(), PutStop> {
         let refused = |rule| PutStop::Failed(StoreError::Refused(rule));
         first_slot(run).map_err(refused)?;
+        let now = self.clock.now().max(self.reading());
+        self.check_time(now).await.map_err(PutStop::Failed)?;
         let reading = Reading::of(self, run.read_at);
         if !reading.is_young() {
             return Err(PutStop::TooLate);
@@ -62,8 +64,8 @@ impl DynamoStore {
             .set_condition_expression((!planted(Mutant::PutWithoutCondition)).then_some(condition))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .customize()
-            .interceptor(SendWhile(move || reading.is_young()));
+            .customize();
+        let put = send_while(put, move || reading.is_young());
         let Err(error) = put.send().await else {
             return Ok(());
         };
@@ -91,29 +93,34 @@ impl DynamoStore {
 
 /// The reading that a put's rows come from, and how old it is: by history's time and
 /// by the monotonic clock, since the first stands while the clock is set back, and the
-/// second while the machine sleeps.
+/// second while the machine sleeps. Where a whole machine stood still, so did both: then
+/// the clock no longer agrees with DynamoDB's, as soon as that has answered anything.
 #[derive(Clone)]
-struct Reading {
+pub(super) struct Reading {
     clock: Arc<dyn Clock>,
+    server_time: Arc<ServerTime>,
     at: UnixMillis,
     age: Duration,
     since: Instant,
 }
 
 impl Reading {
-    fn of(store: &DynamoStore, at: UnixMillis) -> Self {
+    pub(super) fn of(store: &DynamoStore, at: UnixMillis) -> Self {
         let now = store.clock.now().max(store.reading());
         Self {
             clock: Arc::clone(&store.clock),
+            server_time: Arc::clone(store.database.server_time()),
             at,
             age: now.since(at),
             since: Instant::now(),
         }
     }
 
-    fn is_young(&self) -> bool {
-        let by_clock = self.clock.now().since(self.at);
-        let age = by_clock.max(self.age + self.since.elapsed());
-        age <= MAX_READING_AGE || planted(Mutant::LatePutSent)
+    pub(super) fn is_young(&self) -> bool {
+        let now = self.clock.now();
+        let age = now.since(self.at).max(self.age + self.since.elapsed());
+        let skew = self.server_time.least_skew(now);
+        let in_time = skew.is_some_and(|skew| skew <= MAX_SKEW);
+        (age <= MAX_READING_AGE && in_time) || planted(Mutant::LatePutSent)
     }
 }

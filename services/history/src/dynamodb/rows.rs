@@ -1,17 +1,19 @@
 //! The rows of users: activity, conversations, cursors.
 //!
 //! Activity and conversation rows are written blindly and never taken back; a cursor
-//! only rises. So every write here may be repeated, and the SDK does it.
+//! only rises. So every write here may be repeated, and the SDK does it. But a cursor is
+//! announced by its rows, and like a message not sent when they are too old.
 
-use duologue_dynamodb::classify;
 use duologue_dynamodb::sdk::operation::update_item::UpdateItemError;
 use duologue_dynamodb::sdk::types::{
     AttributeValue, ReturnConsumedCapacity, ReturnValuesOnConditionCheckFailure,
 };
+use duologue_dynamodb::{classify, send_while};
 use duologue_proto::ids::{ConversationId, UserId};
 use duologue_proto::message::Cursor;
 use futures_util::future::{join_all, try_join};
 
+use super::puts::Reading;
 use super::schema::{self, PARTITION, SORT, bytes, rows_of};
 use super::values::{self, FORMAT};
 use super::{DynamoStore, unavailable};
@@ -86,10 +88,11 @@ impl DynamoStore {
         user: &UserId,
         peer: &UserId,
         asked: Cursor,
+        reading: &Reading,
     ) -> Result<Cursor, StoreError> {
         let mut wanted = asked;
         for _ in 0..MAX_CURSOR_ROUNDS {
-            let Some(held) = self.try_cursor(user, peer, wanted).await? else {
+            let Some(held) = self.try_cursor(user, peer, wanted, reading).await? else {
                 return Ok(wanted);
             };
             if held.covers(asked) {
@@ -106,7 +109,9 @@ impl DynamoStore {
         user: &UserId,
         peer: &UserId,
         wanted: Cursor,
+        reading: &Reading,
     ) -> Result<Option<Cursor>, StoreError> {
+        let reading = reading.clone();
         let update = self.database.repeating().update_item();
         let update = update
             .table_name(&self.users)
@@ -118,7 +123,9 @@ impl DynamoStore {
             .expression_attribute_values(":d", number(wanted.delivered.0))
             .expression_attribute_values(":r", number(wanted.read.0))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .customize();
+        let update = send_while(update, move || reading.is_young());
         let Err(error) = update.send().await else {
             return Ok(None);
         };

@@ -21,6 +21,7 @@ use crate::contract_tests::{
 };
 use crate::history::History;
 use crate::store::{PutOutcome, PutStop, Store, StoreError, Window};
+use crate::watch::{PROBE_INTERVAL, REFUSING_KEPT, Watch};
 
 struct World {
     engine: Arc<Engine>,
@@ -318,6 +319,100 @@ async fn a_history_whose_clock_is_off_refuses_to_append_and_to_sync() {
     assert_eq!(history.sync(request).await.unwrap().conversations.len(), 1);
 }
 
+/// What a history once took for the time counts only if it was found good.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_wrong_once_harms_nothing_when_it_is_right_again() {
+    let world = World::new().await;
+    let history = History::new(Arc::new(world.store), Arc::new(world.clock.clone()));
+    world.clock.set(START.plus(Duration::from_hours(1)));
+    let refused = history.append(run("a")).await;
+    assert!(matches!(refused[..], [Appended::Unsettled(_)]));
+    world.clock.set(START);
+    let stored = history.append(run("a")).await;
+    let [Appended::Stored { envelope, .. }] = &stored[..] else {
+        panic!("{stored:?}");
+    };
+    assert_eq!(envelope.accepted_at, START);
+}
+
+/// The clocks of a machine that was suspended stand still, both of them: only DynamoDB
+/// knows how late it is.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stood_still_sends_no_put_of_before() {
+    let world = World::new().await;
+    let slow = Fault::Delay(Duration::from_secs(1));
+    world.faults.plan("PutItem", [slow, slow]);
+    let mut put = Box::pin(world.put(1..=1));
+    waits(put.as_mut()).await;
+    world.server.advance(Duration::from_hours(1));
+    assert_eq!(put.await, stopped(0, PutStop::TooLate));
+    assert_eq!(world.seqs().await, Vec::<u64>::new());
+}
+
+/// The rows that announce a message that was found are of before.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_stood_still_answers_nothing_as_stored_by_rows_of_before() {
+    let world = World::new().await;
+    let store: Arc<dyn Store> = Arc::new(world.store);
+    let open = || History::new(Arc::clone(&store), Arc::new(world.clock.clone()));
+    assert!(matches!(
+        open().append(run("m1")).await[..],
+        [Appended::Stored { .. }]
+    ));
+    let history = open();
+    let slow = Fault::Delay(Duration::from_secs(1));
+    world.faults.plan("PutItem", [slow, slow]);
+    let mut found = Box::pin(history.append(run("m1")));
+    waits(found.as_mut()).await;
+    world.server.advance(Duration::from_hours(1));
+    let answers = found.await;
+    assert!(
+        matches!(answers[..], [Appended::Unsettled(_)]),
+        "{answers:?}"
+    );
+}
+
+/// A replica that cannot work, while others can, says so and is asked again when it can.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_refuses_leaves_the_rotation_and_comes_back() {
+    use duologue_runtime::admin::Readiness;
+    use duologue_runtime::server::Health;
+    use duologue_runtime::shutdown::Shutdown;
+    use duologue_runtime::task;
+
+    let world = World::new().await;
+    let history = History::new(Arc::new(world.store), Arc::new(world.clock.clone()));
+    let readiness = Readiness::default();
+    let watch = Watch {
+        history: history.clone(),
+        health: Health::new(&["history"]).await,
+        readiness: readiness.register("store"),
+        shutdown: Shutdown::new(Duration::from_secs(1)),
+    };
+    watch.readiness.set_ready();
+    task::spawn("watch", watch.run());
+    let state = || (readiness.failing().is_empty(), *history.refusing().borrow());
+    let half = PROBE_INTERVAL / 2;
+    tokio::time::sleep(PROBE_INTERVAL + half).await;
+    assert_eq!(state(), (true, false));
+    for off in [Duration::from_mins(10), Duration::from_secs(45)] {
+        world.clock.set(START.plus(off));
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        assert_eq!(state(), (false, false), "it is not ready at once");
+        tokio::time::sleep(REFUSING_KEPT).await;
+        assert_eq!(state(), (false, true));
+        world.clock.set(START);
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        assert_eq!(state(), (true, false));
+    }
+    // It alone does not reach DynamoDB.
+    world.faults.plan("GetItem", [Fault::FailBefore; 30]);
+    tokio::time::sleep(PROBE_INTERVAL * 3).await;
+    assert!(!state().0);
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(state(), (true, false));
+}
+
 fn run(id: &str) -> Run {
     Run {
         sender: user("alice"),
@@ -336,20 +431,46 @@ async fn a_cursor_whose_reply_is_lost_is_stored_once_and_never_lower() {
     let world = World::new().await;
     let (conversation, bob) = (between("alice", "bob"), user("bob"));
     let at = |n| Cursor::asked(Some(Seq(n)), Some(Seq(n / 2)));
-    let window = Window::of(START);
     world.faults.plan("UpdateItem", [Fault::LoseReply]);
-    let raised = world.store.put_cursor(&conversation, &bob, at(8), window);
+    let raised = world.store.put_cursor(&conversation, &bob, at(8), START);
     assert_eq!(raised.await, Ok(at(8)));
     // This one arrives when another has raised it further.
     let late = Duration::from_secs(30);
     world.faults.plan("UpdateItem", [Fault::Late(late)]);
-    let raised = world.store.put_cursor(&conversation, &bob, at(9), window);
+    let raised = world.store.put_cursor(&conversation, &bob, at(9), START);
     assert_eq!(raised.await, Ok(at(9)));
-    let raised = world.store.put_cursor(&conversation, &bob, at(20), window);
+    let raised = world.store.put_cursor(&conversation, &bob, at(20), START);
     assert_eq!(raised.await, Ok(at(20)));
     tokio::time::sleep(late).await;
     let held = world.store.cursors(&bob, &user("alice")).await.unwrap();
     assert_eq!(held.own, at(20));
+}
+
+/// Its rows are of before, as a message's would be.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_is_not_sent_when_its_rows_took_too_long() {
+    let world = World::new().await;
+    let (conversation, bob) = (between("alice", "bob"), user("bob"));
+    let cursor = Cursor::asked(Some(Seq(1)), None);
+    let slow = Fault::Delay(Duration::from_millis(1_500));
+    for suspended in [false, true] {
+        world.faults.plan("PutItem", [slow, slow]);
+        let read_at = if suspended {
+            world.clock.now()
+        } else {
+            world.clock.now().minus(Duration::from_secs(9))
+        };
+        let put = world.store.put_cursor(&conversation, &bob, cursor, read_at);
+        let mut put = Box::pin(put);
+        waits(put.as_mut()).await;
+        if suspended {
+            world.server.advance(Duration::from_hours(1));
+        }
+        let late = StoreError::Unavailable("too late to be sent".into());
+        assert_eq!(put.await, Err(late));
+        let held = world.store.cursors(&bob, &user("alice")).await.unwrap();
+        assert_eq!(held.own, Cursor::default());
+    }
 }
 
 fn database(engine: &Arc<Engine>) -> DynamoDb {

@@ -68,9 +68,8 @@ async fn everything_is_there_after_a_restart() {
     for seq in 1..=3 {
         assert_eq!(put(&store, seq).await, stored(1));
     }
-    let window = Window::of(START);
     let moved = store
-        .put_cursor(&alice_and_bob(), &bob, cursor, window)
+        .put_cursor(&alice_and_bob(), &bob, cursor, START)
         .await;
     assert_eq!(moved, Ok(cursor));
     let messages = store.slots(all(&alice_and_bob())).await;
@@ -85,7 +84,10 @@ async fn everything_is_there_after_a_restart() {
         store.conversations(&bob, None, 10).await,
         Ok(vec![alice.clone()])
     );
-    let row = Activity { window, peer: bob };
+    let row = Activity {
+        window: Window::of(START),
+        peer: bob,
+    };
     assert_eq!(store.activity_back(&alice, None, 10).await, Ok(vec![row]));
     assert_eq!(put(&store, 4).await, stored(1));
 }

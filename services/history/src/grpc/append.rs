@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
+use crate::error::RETRY_AFTER;
 use crate::history::History;
 
 /// Bytes of answers, after which the next ones are another response. The answers to
@@ -69,17 +70,20 @@ struct Reader {
 }
 
 impl Reader {
-    /// Reads until the caller has ended, is gone, or the process drains. What is not
-    /// read is not settled, which the end of the stream tells.
+    /// Reads until the caller has ended, is gone, or the process drains or has refused for
+    /// too long. What is not read is not settled, which the end of the stream tells.
     async fn run(
         self,
         shutdown: Shutdown,
         mut requests: Streaming<wire::AppendRequest>,
     ) -> Result<(), Status> {
+        let mut refuses = self.history.refusing();
         loop {
             let request = tokio::select! {
                 biased;
                 () = shutdown.draining() => return Err(draining(&shutdown)),
+                // It never errs: the history is ours, too.
+                _ = refuses.wait_for(|refuses| *refuses) => return Err(refusing()),
                 () = self.settled.closed() => return Ok(()),
                 request = requests.message() => request?,
             };
@@ -151,6 +155,14 @@ impl Answers {
         }
         Some(wire::AppendResponse { answers })
     }
+}
+
+/// Sends the caller to another replica, if there is one.
+pub(super) fn refusing() -> Status {
+    let message = "the replica cannot store; what is not answered is not settled";
+    Refusal::new(Reason::Unavailable, message)
+        .retry_after(RETRY_AFTER)
+        .into_status()
 }
 
 fn draining(shutdown: &Shutdown) -> Status {

@@ -59,6 +59,9 @@ impl HistoryService for HistoryServer {
         &self,
         requests: Request<Streaming<wire::AppendRequest>>,
     ) -> Answer<Self::AppendStream> {
+        if *self.history.refusing().borrow() {
+            return Err(append::refusing());
+        }
         let (history, shutdown) = (self.history.clone(), self.shutdown.clone());
         let answers = append::stream(history, shutdown, requests.into_inner());
         Ok(Response::new(Box::pin(answers)))

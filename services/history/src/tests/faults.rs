@@ -341,10 +341,10 @@ impl Store for FaultyStore {
         conversation: &ConversationId,
         user: &UserId,
         cursor: Cursor,
-        window: Window,
+        read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         self.enter_read(Op::Other).await?;
-        let stored = self.inner.put_cursor(conversation, user, cursor, window);
+        let stored = self.inner.put_cursor(conversation, user, cursor, read_at);
         let stored = stored.await;
         if self.one_in(10) {
             return Err(StoreError::Unavailable("a lost reply".into()));

@@ -178,6 +178,29 @@ async fn what_was_read_is_stored_though_its_caller_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_refuses_ends_its_append_streams_until_it_can_store() {
+    let world = World::new();
+    let mut client = client(&world.history, &running());
+    let mut stream = Stream::open(&mut client).await;
+    world.faults.on_puts([PutFault::Pause(HOUR)]);
+    stream.ask(vec![to("bob", 1)]).await;
+    while world.faults.take_log().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    world.history.set_refusing(true);
+    assert_eq!(stream.answer().await, (1, vec![Told::New(1)]));
+    let end = stream.next().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable);
+    let (_requests, sent) = mpsc::channel(1);
+    let refused = soon(client.append(ReceiverStream::new(sent))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
+    world.history.set_refusing(false);
+    let mut stream = Stream::open(&mut client).await;
+    stream.ask(vec![to("bob", 2)]).await;
+    assert_eq!(stream.answer().await, (2, vec![Told::New(2)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_drains_answers_what_it_has_read_and_then_ends_the_stream() {
     let world = World::new();
     let shutdown = running();

@@ -17,7 +17,7 @@ impl DynamoDirectory {
     /// Over whatever another start has, so that the last start wins. Of the same start
     /// only over a lower counter: a late try lowers nothing.
     pub(super) async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
-        if self.count(NODES_PARTITION, None).await? >= MAX_NODES {
+        if self.count(NODES_PARTITION).await? >= MAX_NODES {
             let leases = self.all_leases().await?;
             if !leases.iter().any(|held| held.node == lease.node) {
                 return Err(unavailable());

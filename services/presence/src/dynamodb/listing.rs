@@ -173,16 +173,21 @@ impl DynamoDirectory {
         Ok(())
     }
 
-    /// Those with routes; the hints of the others are removed.
+    /// Those with routes; the hints of the others are removed. A user whose rows cannot
+    /// be read is left out: the others can be listed without.
     async fn with_routes(&self, hints: Vec<Hint>) -> Result<Vec<UserId>, PresenceError> {
-        let users: Vec<_> = hints.iter().map(|hint| hint.user.clone()).collect();
-        let rows = self.rows_of_all(&users).await?;
-        let mut listed = Vec::with_capacity(users.len());
+        let reads: Vec<_> = hints
+            .iter()
+            .map(|hint| self.legible_rows_of(&hint.user))
+            .collect();
+        let reads = stream::iter(reads).buffered(CONCURRENT_LOOKUPS);
+        let rows: Vec<_> = reads.try_collect().await?;
+        let mut listed = Vec::with_capacity(hints.len());
         for (hint, rows) in hints.into_iter().zip(rows) {
-            if rows.routes.is_empty() {
-                self.remove_hint(&hint).await?;
-            } else {
-                listed.push(hint.user);
+            match rows {
+                Some(rows) if rows.routes.is_empty() => self.remove_hint(&hint).await?,
+                Some(_) => listed.push(hint.user),
+                None => {}
             }
         }
         Ok(listed)

@@ -10,7 +10,8 @@ use tracing::error;
 use super::DynamoDirectory;
 use super::call::{failed, unavailable};
 use super::rows::{
-    Item, SEEN_AT, SEEN_ROW, SESSION, SORT, is_over, read_number, read_route, read_text, text,
+    Item, SEEN_AT, SEEN_ROW, SESSION, SORT, is_over, read_number, read_route, read_text, second,
+    text,
 };
 use crate::directory::UserRows;
 
@@ -33,6 +34,15 @@ impl DynamoDirectory {
     }
 
     pub(super) async fn rows_of(&self, user: &UserId) -> Result<UserRows, PresenceError> {
+        self.legible_rows_of(user).await?.ok_or_else(unavailable)
+    }
+
+    /// None: there are too many, or one that cannot be read, which asking again does not
+    /// mend.
+    pub(super) async fn legible_rows_of(
+        &self,
+        user: &UserId,
+    ) -> Result<Option<UserRows>, PresenceError> {
         let now = self.clock.now();
         let mut rows = UserRows::default();
         let mut next = None;
@@ -48,27 +58,57 @@ impl DynamoDirectory {
                 .set_exclusive_start_key(next.take());
             let page = query.send().await.map_err(|error| failed(&error))?;
             for item in page.items() {
-                add(&mut rows, user, item, now)?;
+                if add(&mut rows, user, item, now).is_none() {
+                    return Ok(None);
+                }
             }
             next = page.last_evaluated_key;
             if next.is_none() {
-                return Ok(rows);
+                return Ok(Some(rows));
             }
         }
         error!(user.id = %user, "a user has too many rows");
-        Err(unavailable())
+        Ok(None)
     }
 
-    /// How many rows of the first page of a partition pass a filter.
-    pub(super) async fn count(
+    /// How many rows of a user's devices pass a filter, which may know the time as
+    /// `:now`.
+    pub(super) async fn device_rows(
         &self,
-        partition: &str,
-        filter: Option<&str>,
+        user: &UserId,
+        filter: &str,
     ) -> Result<usize, PresenceError> {
+        let (mut count, mut next) = (0, None);
+        for _ in 0..MAX_USER_PAGES {
+            let query = self.db.repeating().query().table_name(&self.table);
+            let query = query
+                .key_condition_expression("p = :p")
+                .filter_expression(filter)
+                .expression_attribute_values(":p", text(user.as_str()))
+                .select(Select::Count)
+                .consistent_read(true)
+                .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                .set_exclusive_start_key(next.take());
+            let query = if filter.contains(":now") {
+                query.expression_attribute_values(":now", second(self.clock.now()))
+            } else {
+                query
+            };
+            let page = query.send().await.map_err(|error| failed(&error))?;
+            count += usize::try_from(page.count).unwrap_or_default();
+            next = page.last_evaluated_key;
+            if next.is_none() {
+                return Ok(count);
+            }
+        }
+        Ok(usize::MAX)
+    }
+
+    /// How many rows the first page of a partition has.
+    pub(super) async fn count(&self, partition: &str) -> Result<usize, PresenceError> {
         let query = self.db.repeating().query().table_name(&self.table);
         let query = query
             .key_condition_expression("p = :p")
-            .set_filter_expression(filter.map(str::to_owned))
             .expression_attribute_values(":p", text(partition))
             .select(Select::Count)
             .consistent_read(true)
@@ -78,27 +118,19 @@ impl DynamoDirectory {
     }
 }
 
-fn add(
-    rows: &mut UserRows,
-    user: &UserId,
-    item: &Item,
-    now: UnixMillis,
-) -> Result<(), PresenceError> {
+/// None: it cannot be read, which is not to be taken for "offline".
+fn add(rows: &mut UserRows, user: &UserId, item: &Item, now: UnixMillis) -> Option<()> {
     if read_text(item, SORT) == Some(SEEN_ROW) {
         // Expired rows are there until DynamoDB removes them.
         rows.last_seen = read_number(item, SEEN_AT)
             .filter(|_| !is_over(item, now))
             .map(UnixMillis);
-        return Ok(());
+    } else if item.contains_key(SESSION) {
+        let route = read_route(user, item);
+        if route.is_none() {
+            error!(user.id = %user, "a route cannot be read");
+        }
+        rows.routes.push(route?);
     }
-    if !item.contains_key(SESSION) {
-        return Ok(());
-    }
-    let Some(route) = read_route(user, item) else {
-        // Not to be taken for "offline".
-        error!(user.id = %user, "a route cannot be read");
-        return Err(unavailable());
-    };
-    rows.routes.push(route);
-    Ok(())
+    Some(())
 }

@@ -25,6 +25,7 @@ use crate::directory::{Directory, Lease, Renewed, UserRows};
 pub use self::call::{MAX_TRIES, RETRY_AFTER, RETRY_PAUSE};
 pub use self::listing::{LIST_BUCKETS, MAX_HINTS};
 pub use self::lookup::{CONCURRENT_LOOKUPS, MAX_USER_PAGES};
+pub use self::routes::MAX_ROWS_PER_USER;
 pub use self::rows::TABLE;
 
 /// Routes and leases in DynamoDB.

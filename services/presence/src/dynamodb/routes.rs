@@ -15,8 +15,9 @@ use duologue_proto::ids::UnixMillis;
 use duologue_proto::presence::{PresenceError, Registered, Route};
 use duologue_runtime::clock::RandomExt as _;
 use duologue_runtime::faults::{Mutant, planted};
+use tracing::warn;
 
-use super::call::{Outcome, settle, unavailable};
+use super::call::{Outcome, failed, settle, unavailable};
 use super::rows::{
     GONE_AT, Item, NONE, PARTITION, SORT, bytes, connect_number, expiry, number,
     read_connect_number, read_number, read_replaced, read_route, read_text, second, text,
@@ -26,6 +27,10 @@ use crate::directory::{GONE_KEPT, MAX_ROUTES_PER_USER};
 
 /// Nothing, a lower number, or one whose time is over.
 const RISES: &str = "attribute_not_exists(p) OR n < :n OR x <= :now";
+/// Rows of devices whose time is not over.
+const DEVICES: &str = "attribute_exists(e) OR (attribute_exists(n) AND x > :now)";
+/// Those of them that are not gone.
+const DEVICES_IN_FORCE: &str = "attribute_exists(e)";
 /// This very route in force.
 const EXACT: &str = "n = :n AND e = :e AND h = :h AND i = :i";
 /// What is in force is remembered as replaced, for who repeats the registration.
@@ -40,6 +45,9 @@ const MAKE_GONE: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w
      REMOVE e, h, i, rn, re, rh, ri";
 const CLEAN_UP: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w \
      REMOVE b, e, h, i, rn, re, rh, ri";
+
+/// Rows of one user's devices; those that are gone count for an hour.
+pub const MAX_ROWS_PER_USER: usize = 2_048;
 
 /// What a write to a device's row met.
 struct Met {
@@ -102,18 +110,36 @@ impl DynamoDirectory {
     }
 
     /// A bound on what a lookup reads, so it may be passed by those who register at
-    /// once.
+    /// once. Rows of devices that are gone are read, too: who comes as another device
+    /// every time leaves many.
     async fn check_room(&self, route: &Route) -> Result<(), PresenceError> {
-        let count = self.count(route.user.as_str(), Some("attribute_exists(e)"));
-        if count.await? < MAX_ROUTES_PER_USER {
+        let rows = self.device_rows(&route.user, DEVICES).await?;
+        if rows < MAX_ROUTES_PER_USER {
             return Ok(());
         }
-        let routes = self.rows_of(&route.user).await?.routes;
-        if routes.iter().any(|held| held.device == route.device) {
-            Ok(())
-        } else {
-            Err(unavailable())
+        let own = self.device_row(route).await?;
+        if own.contains_key(rows::SESSION) {
+            return Ok(());
         }
+        let in_force = self.device_rows(&route.user, DEVICES_IN_FORCE).await?;
+        let has_row = !own.is_empty() || rows < MAX_ROWS_PER_USER;
+        if in_force < MAX_ROUTES_PER_USER && has_row {
+            return Ok(());
+        }
+        warn!(user.id = %route.user, rows, in_force, "a user has too many devices");
+        Err(unavailable())
+    }
+
+    /// The row of the route's device; empty if there is none.
+    async fn device_row(&self, route: &Route) -> Result<Item, PresenceError> {
+        let get = self.db.repeating().get_item().table_name(&self.table);
+        let get = get
+            .key(PARTITION, text(route.user.as_str()))
+            .key(SORT, text(route.device.as_str()))
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let found = get.send().await.map_err(|error| failed(&error))?;
+        Ok(found.item.unwrap_or_default())
     }
 
     pub(super) async fn make_gone(

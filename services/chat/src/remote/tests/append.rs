@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use duologue_proto::history::v1::history_service_server::{HistoryService, HistoryServiceServer};
 use duologue_proto::history::{
-    Appended, Draft, HistoryError, Intent, OnAppended, Run, UnsettledReason, v1 as wire,
+    Appended, Draft, HistoryError, Intent, OnAppended, Run, Unsettled, UnsettledReason, v1 as wire,
 };
 use duologue_proto::ids::{ConversationId, MessageId, Seq, UnixMillis};
 use duologue_proto::message::Envelope;
@@ -290,10 +290,15 @@ async fn a_stream_that_the_replica_ends_settles_what_it_answered_and_nothing_els
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_takes_too_long_is_not_settled_and_its_late_answer_is_ignored() {
+async fn a_run_that_takes_too_long_is_not_settled_and_its_late_answer_is_only_relayed() {
     let (history, _place, mut stream, _streams) = opened().await;
     let asked = Instant::now();
-    let slow = append(&history, run("bob", &["m1"])).await;
+    let (answer, slow) = oneshot::channel();
+    let (relay, relayed) = oneshot::channel();
+    let answered = OnAppended::new(1, |appended| drop(answer.send(appended)));
+    let answered =
+        answered.relaying(|answers, given_up| drop(relay.send((seqs(answers), given_up))));
+    history.append(run("bob", &["m1"]), answered).await;
     let late = stream.runs().await;
     assert_unsettled(&soon(slow).await.unwrap(), 1);
     let waited = asked.elapsed();
@@ -307,6 +312,7 @@ async fn a_run_that_takes_too_long_is_not_settled_and_its_late_answer_is_ignored
         .answer(vec![stored(&late[0], 1), stored(&again[0], 1)])
         .await;
     assert_eq!(seqs(&soon(next).await.unwrap()), [1]);
+    assert_eq!(soon(relayed).await.unwrap(), (vec![1], true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -417,6 +423,47 @@ async fn a_conversation_keeps_its_replica_and_leaves_it_only_when_it_is_gone() {
     }
     let after: Vec<_> = names.iter().map(|name| owner(name)).collect();
     assert_eq!(before, after);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_could_do_nothing_is_asked_after_the_others_for_a_while() {
+    let (one, mut to_one) = replica("one");
+    let (two, mut to_two) = replica("two");
+    let history = history(&[&one, &two]);
+    let mut streams = [
+        soon(to_one.recv()).await.unwrap(),
+        soon(to_two.recv()).await.unwrap(),
+    ];
+    while !history.replicas_open() {
+        tokio::task::yield_now().await;
+    }
+    let owner = || history.owner_name(&ConversationId::of(&user("alice"), &user("bob")));
+    let first = owner();
+    let sent = append(&history, run("bob", &["m1"])).await;
+    let stream = &mut streams[usize::from(first == "two")];
+    let runs = stream.runs().await;
+    let unavailable = Appended::Unsettled(Unsettled {
+        reason: UnsettledReason::Unavailable,
+        head: None,
+        retry_after: None,
+    });
+    let answer = convert::write_answers(runs[0].r#ref, &[unavailable]);
+    stream.answer(vec![answer]).await;
+    assert_unsettled(&soon(sent).await.unwrap(), 1);
+    assert_ne!(owner(), first);
+    tokio::time::sleep(REPLICA_REST).await;
+    assert_eq!(owner(), first);
+    // Where no other is open, it is asked all the same.
+    let other = if first == "one" { &two } else { &one };
+    other.kill();
+    while history.replicas_open() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let sent = append(&history, run("bob", &["m1"])).await;
+    let stream = &mut streams[usize::from(first == "two")];
+    let runs = stream.runs().await;
+    stream.answer(vec![stored(&runs[0], 1)]).await;
+    assert_eq!(seqs(&soon(sent).await.unwrap()), [1]);
 }
 
 #[tokio::test(start_paused = true)]
