@@ -12,7 +12,7 @@ pub use self::append::{
     MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS, REQUEST_BYTES, REQUEST_RUNS, RUN_TIMEOUT, SWEEP,
 };
 pub use self::history::RemoteHistory;
-pub use self::presence::{MAX_CHANGES, RemotePresence};
+pub use self::presence::{HOME_STAY, MAX_CHANGES, MAX_HOME_FAILURES, RemotePresence, TRY_TIMEOUT};
 
 use std::time::Duration;
 
