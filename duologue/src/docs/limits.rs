@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 46] = [
+const NO_LIMITS: [(&str, &str); 48] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -62,6 +62,8 @@ const NO_LIMITS: [(&str, &str); 46] = [
     ("duologue_chat", "BUFFER_BYTES"),
     ("duologue_chat", "START_PAUSE"),
     ("duologue_chat", "HINT_BYTES"),
+    ("duologue_chat", "IDLE_LOOK"),
+    ("duologue_chat", "LEASE_LOOK"),
     ("duologue_chat", "LOW_BYTES"),
     ("duologue_chat", "NEWS_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),
