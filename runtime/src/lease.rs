@@ -65,7 +65,8 @@ impl Holder {
 
     /// Whether the lease is lost: time for a new incarnation, which registers
     /// the live sessions again. For good.
-    pub fn is_lost(&self, now: Instant) -> bool {
-        self.lost || now.saturating_duration_since(self.confirmed) >= DEAD_AFTER
+    pub fn is_lost(&mut self, now: Instant) -> bool {
+        self.lost |= now.saturating_duration_since(self.confirmed) >= DEAD_AFTER;
+        self.lost
     }
 }

@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 47] = [
+const NO_LIMITS: [(&str, &str); 48] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -60,9 +60,10 @@ const NO_LIMITS: [(&str, &str); 47] = [
     ("duologue_runtime", "LINGER"),
     // Estimates, first sizes and thresholds within another limit.
     ("duologue_chat", "BUFFER_BYTES"),
-    ("duologue_chat", "LEASE_LOOK"),
     ("duologue_chat", "START_PAUSE"),
     ("duologue_chat", "HINT_BYTES"),
+    ("duologue_chat", "IDLE_LOOK"),
+    ("duologue_chat", "LEASE_LOOK"),
     ("duologue_chat", "LOW_BYTES"),
     ("duologue_chat", "NEWS_BYTES"),
     ("duologue_client", "DEFAULT_SILENCE"),

@@ -15,6 +15,9 @@ use tonic_types::StatusExt as _;
 
 use super::{DOMAIN, Reason, Refusal};
 
+/// No service is left alone for longer, whatever it says.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
+
 /// The key of the head in the metadata of a refusal.
 const HEAD: &str = "head";
 
@@ -79,7 +82,8 @@ fn unavailable(message: String, retry_after: Option<Duration>) -> Refusal {
 }
 
 fn retry_after(status: &Status) -> Option<Duration> {
-    status.get_error_details().retry_info()?.retry_delay
+    let wait = status.get_error_details().retry_info()?.retry_delay?;
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 #[cfg(test)]
@@ -116,6 +120,22 @@ mod tests {
             let status = presence_refusal(&error).into_status();
             assert_eq!(presence_error(&status), error);
         }
+    }
+
+    #[test]
+    fn a_wait_without_reason_is_cut_short() {
+        let long = Some(Duration::from_hours(24 * 365));
+        let waits = PresenceError::Unavailable { retry_after: long };
+        let status = presence_refusal(&waits).into_status();
+        let retry_after = Some(MAX_RETRY_AFTER);
+        assert_eq!(
+            presence_error(&status),
+            PresenceError::Unavailable { retry_after }
+        );
+        assert_eq!(
+            history_error(&status),
+            HistoryError::Unavailable { retry_after }
+        );
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::node::Keeper;
 use crate::relay::{self, RelayServer};
 use crate::{hints, people};
 
+/// A node that leaves waits at most so long until the others have been told everything.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// One chat node. Clones share it.
 #[derive(Clone)]
 pub struct Chat {
@@ -82,11 +85,16 @@ impl Chat {
     }
 
     /// Tells every session, now and later, that the node stops, and waits until
-    /// all have ended. Their clients come back spread over `spread`. The node's lease
-    /// is given back last: the routes are gone by then.
+    /// all have ended. Their clients come back spread over `spread`. What the sessions
+    /// have stored is still told to other nodes. The node's lease is given back last:
+    /// the routes are gone by then.
     pub async fn drain(&self, spread: Duration) {
         self.core.registry.drain(spread);
         self.core.registry.empty().await;
+        let told = tokio::time::timeout(LEAVE_TIMEOUT, self.core.router.idle()).await;
+        if told.is_err() {
+            tracing::warn!("other nodes were not told everything: their sessions are to sync");
+        }
         if let Some(leave) = &self.leave {
             leave.send_replace(true);
             self.core.tenure.left().await;
@@ -96,5 +104,39 @@ impl Chat {
     /// How many streams are open.
     pub fn sessions(&self) -> usize {
         self.core.registry.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duologue_proto::ids::UserId;
+    use duologue_proto::message::Cursor;
+
+    use super::*;
+    use crate::tests::{Directory, core, route};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_leaves_when_the_others_were_told_or_cannot_be() {
+        let users = ["alice", "bob"].map(|name| UserId::parse(name).unwrap());
+        for (routes, least) in [
+            (vec![], Duration::ZERO),
+            (vec![route("bob", "two")], LEAVE_TIMEOUT),
+        ] {
+            let core = core(&Directory::new(routes));
+            core.router
+                .cursor(&users[0], &users[1], Cursor::default(), None);
+            let chat = Chat {
+                core,
+                leave: None,
+                _tasks: Arc::new(Tasks(Vec::new())),
+            };
+            let began = Instant::now();
+            chat.drain(Duration::ZERO).await;
+            let took = began.elapsed();
+            assert!(
+                took >= least && took < least + Duration::from_secs(1),
+                "{took:?}"
+            );
+        }
     }
 }

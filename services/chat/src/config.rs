@@ -99,7 +99,8 @@ pub struct ServeConfig {
     /// Where presence is, likewise
     #[arg(long, value_name = "WHERE", env = "DUOLOGUE_PRESENCE")]
     pub presence: Addresses,
-    /// Where other chat nodes reach --internal-listen, as HOST:PORT; without it, at that address
+    /// Where other chat nodes reach --internal-listen, as HOST:PORT; without it, at that address,
+    /// which then must not mean any address
     #[arg(long, value_name = "HOST:PORT", env = "DUOLOGUE_INTERNAL_ADVERTISE")]
     pub internal_advertise: Option<String>,
     /// The node.
@@ -130,6 +131,50 @@ impl ServeConfig {
         self.public.tls()?;
         load_keys(&self.public.jwt_public_key)?;
         self.inner.credentials()?;
+        self.check_advertised()
+    }
+
+    /// Other nodes would find themselves, or nobody, at an address that means "any".
+    fn check_advertised(&self) -> Result<(), ProcessError> {
+        let listen = self.inner.internal_listen;
+        if self.internal_advertise.is_none() && listen.ip().is_unspecified() {
+            let text = format!(
+                "give --internal-advertise: other nodes cannot call {listen}, where \
+                 --internal-listen listens"
+            );
+            return Err(text.into());
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_nobody_can_call_is_not_told_to_other_nodes() {
+        let check = |listen: &str, more: &[&str]| {
+            let always = [
+                "duologue-chat",
+                "--history=http://h:1",
+                "--presence=http://p:1",
+                "--internal-listen",
+                listen,
+            ];
+            let arguments = always.iter().chain(more);
+            ServeConfig::try_parse_from(arguments)
+                .unwrap()
+                .check_advertised()
+        };
+        for listen in ["0.0.0.0:7000", "[::]:7000"] {
+            let error = check(listen, &[]).unwrap_err().to_string();
+            assert!(
+                error.contains("--internal-advertise") && error.contains(listen),
+                "{error}"
+            );
+            assert!(check(listen, &["--internal-advertise=chat-1:7000"]).is_ok());
+        }
+        assert!(check("127.0.0.1:0", &[]).is_ok());
     }
 }

@@ -28,6 +28,8 @@ mod router;
 pub mod serve;
 pub mod session;
 mod signal;
+#[cfg(test)]
+mod tests;
 mod timer;
 
 pub use chat::Chat;

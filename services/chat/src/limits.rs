@@ -1,6 +1,7 @@
 //! Every limit of a chat node beside those of the contract, which are
 //! `duologue_proto::limits`. Each stands in the code where it is kept.
 
+pub use crate::chat::LEAVE_TIMEOUT;
 pub use crate::connection::{LEAVING, MAX_BATCH, MAX_RELEASES};
 pub use crate::grpc::MAX_ECHO_BYTES;
 pub use crate::hints::{LOOK_PAUSE, LOOKS_AT_ONCE, MAX_LOOK_TRIES, MAX_LOOKS};
@@ -15,8 +16,9 @@ pub use crate::relay::{
     RELAY_BYTES, RELAY_MESSAGE_BYTES, RELAY_REQUEST_BYTES,
 };
 pub use crate::remote::{
-    CALL_TIMEOUT, FIRST_PAUSE, MAX_CHANGES, MAX_PAUSE, MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS,
-    REPLICA_REST, REQUEST_BYTES, REQUEST_RUNS, RUN_TIMEOUT, SWEEP,
+    CALL_TIMEOUT, FIRST_PAUSE, HOME_STAY, MAX_CHANGES, MAX_HOME_FAILURES, MAX_PAUSE,
+    MAX_PENDING_KIB, OPEN_TIMEOUT, QUEUE_RUNS, REPLICA_REST, REQUEST_BYTES, REQUEST_RUNS,
+    RUN_TIMEOUT, SWEEP, TRY_TIMEOUT,
 };
 pub use crate::session::{
     BEHIND_PAUSE, CLOSING_TIMEOUT, HELD_BYTES, KEPT_LEVEL, MAX_CURSOR_WRITES, MAX_MOVES,

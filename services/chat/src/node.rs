@@ -40,6 +40,13 @@ struct Held {
     holder: Option<Holder>,
 }
 
+impl Held {
+    fn holds(&mut self, now: Instant) -> bool {
+        let holder = self.holder.as_mut();
+        holder.is_some_and(|holder| !holder.is_lost(now))
+    }
+}
+
 impl Tenure {
     pub(crate) fn new(incarnation: Incarnation) -> Self {
         Self {
@@ -58,17 +65,13 @@ impl Tenure {
 
     /// Whether the node holds the lease of this very incarnation.
     pub(crate) fn is_held_by(&self, incarnation: &Incarnation, now: Instant) -> bool {
-        let held = self.held();
-        let holds = |holder: &Holder| !holder.is_lost(now);
-        held.incarnation == *incarnation && held.holder.as_ref().is_some_and(holds)
+        let mut held = self.held();
+        held.incarnation == *incarnation && held.holds(now)
     }
 
     /// Whether the node may count on its lease.
     pub(crate) fn is_held(&self, now: Instant) -> bool {
-        let held = self.held();
-        held.holder
-            .as_ref()
-            .is_some_and(|holder| !holder.is_lost(now))
+        self.held().holds(now)
     }
 
     /// Returns when the node has left.
@@ -136,13 +139,21 @@ impl Keeper {
         let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
         tokio::pin!(stopped);
         loop {
-            if !self.core.tenure.is_held(Instant::now()) {
-                self.regain().await;
-            }
+            // One that is lost is not renewed: others may have called it dead.
+            let pause = if self.core.tenure.is_held(Instant::now()) {
+                RENEW_INTERVAL
+            } else if self.regain().await {
+                continue;
+            } else {
+                self.take_pause()
+            };
             tokio::select! {
                 biased;
                 () = &mut stopped => break,
-                () = tokio::time::sleep(RENEW_INTERVAL) => self.renew().await,
+                () = tokio::time::sleep(pause) => {}
+            }
+            if self.core.tenure.is_held(Instant::now()) {
+                self.renew().await;
             }
         }
         self.forget().await;
@@ -173,15 +184,13 @@ impl Keeper {
     }
 
     /// Tries once for a new incarnation. The old one is over: what registers with it
-    /// until then is found by the next try.
-    async fn regain(&self) {
+    /// until then is found by the next try. Returns whether it was taken.
+    async fn regain(&self) -> bool {
         let Ok(incarnation) = Incarnation::parse(&self.core.random.id()) else {
-            return;
+            return false;
         };
         if !self.take(incarnation.clone()).await {
-            let millis = u64::try_from(TAKE_PAUSE.as_millis()).unwrap_or(1).max(1);
-            let pause = Duration::from_millis(self.core.random.number() % millis);
-            return tokio::time::sleep(pause).await;
+            return false;
         }
         tracing::warn!(
             sessions = self.core.registry.len(),
@@ -191,6 +200,13 @@ impl Keeper {
         self.core
             .registry
             .register_again(&incarnation, REREGISTER_SPREAD);
+        true
+    }
+
+    /// Full jitter: nodes that lost their leases together do not come back together.
+    fn take_pause(&self) -> Duration {
+        let millis = u64::try_from(TAKE_PAUSE.as_millis()).unwrap_or(1).max(1);
+        Duration::from_millis(1 + self.core.random.number() % millis)
     }
 
     /// Takes a lease; returns whether the node may count on it.

@@ -106,6 +106,13 @@ impl Router {
         });
     }
 
+    /// Waits until the other nodes have been told everything.
+    pub(crate) async fn idle(&self) {
+        if let Some(others) = &self.others {
+            others.idle().await;
+        }
+    }
+
     /// Hands to the other nodes what this one's sessions were told.
     pub(crate) fn pass_on(&self, announcement: Announcement) {
         if let Some(others) = &self.others {

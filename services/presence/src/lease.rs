@@ -20,6 +20,13 @@ pub const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// which nobody of a killed node may be shown online; above [`DEAD_AFTER`] and
 /// two polls, so that it only shows when reads fail or are slow.
 pub const FADES_AFTER: Duration = Duration::from_millis(14_500);
+/// Rest is counted only between reads that succeeded and are no further apart: two
+/// polls, and some time for them to be late. Who could not read for longer may find
+/// that the nodes could not renew either, and that proves nothing.
+pub const READS_APART: Duration = Duration::from_secs(5);
+/// So long a node that took a new incarnation has to register its sessions again,
+/// before those of the incarnation before are called dead.
+pub const REPLACED_GRACE: Duration = Duration::from_secs(5);
 /// So long after its counter came to rest a lease is removed: nobody waits for that
 /// node any more, and there is room for [`crate::directory::MAX_NODES`].
 pub const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
@@ -27,7 +34,7 @@ pub const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 /// What the reads of leases have shown so far. As large as the last read.
 #[derive(Debug, Default)]
 pub struct Observer {
-    last_read_began: Option<Instant>,
+    last_read: Option<ReadTime>,
     nodes: BTreeMap<NodeId, Observed>,
 }
 
@@ -41,6 +48,11 @@ struct Observed {
     lived_at: Option<Instant>,
     last_read_began: Instant,
     dead: bool,
+    /// Incarnations before this one. From a read that begins then or later on they are
+    /// dead; until then they are unknown.
+    replaced: Vec<(Incarnation, Instant)>,
+    /// The same of those that were never seen.
+    others_over_at: Instant,
 }
 
 impl Observer {
@@ -50,18 +62,23 @@ impl Observer {
     /// The rest that two reads prove lies between the end of the first and the
     /// beginning of the second.
     pub fn observe(&mut self, read: ReadTime, leases: &[Lease]) {
-        if self.last_read_began.is_some_and(|last| read.began < last) {
+        if self.last_read.is_some_and(|last| read.began < last.began) {
             // Overtaken by a later read: nothing to learn.
             return;
         }
-        self.last_read_began = Some(read.began);
+        let apart = |last: ReadTime| read.began.saturating_duration_since(last.ended);
+        let gap = self.last_read.is_none_or(|last| apart(last) > READS_APART);
+        self.last_read = Some(read);
         let mut before = std::mem::take(&mut self.nodes);
         for lease in leases {
             let observed = match before.remove(&lease.node) {
                 Some(seen) if seen.lease.incarnation == lease.incarnation => {
-                    seen.again(read, lease)
+                    seen.again(read, lease, gap)
                 }
-                Some(_) | None => Observed::first(read, lease),
+                Some(seen) => seen.replaced_by(read, lease, gap),
+                None if gap => Observed::first(read, lease, read.ended + REPLACED_GRACE),
+                // The last read has shown that none is left.
+                None => Observed::first(read, lease, read.began),
             };
             self.nodes.insert(lease.node.clone(), observed);
         }
@@ -82,26 +99,46 @@ impl Observer {
     ) -> Liveness {
         match self.nodes.get(node) {
             Some(seen) if seen.lease.incarnation == *incarnation => seen.liveness(now),
-            Some(_) | None if self.last_read_began >= Some(row_read_at) => Liveness::Dead,
+            seen if self.has_read_since(row_read_at)
+                && seen.is_none_or(|seen| self.has_read_since(seen.over_at(incarnation))) =>
+            {
+                Liveness::Dead
+            }
             Some(_) | None => Liveness::Unknown,
         }
     }
 
-    /// Whether an incarnation that was known to be alive is over: its counter
-    /// rested, or the last read shows another one in its place, or none.
-    pub fn is_over(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
-        let seen = self.nodes.get(node);
-        seen.is_none_or(|seen| seen.dead || seen.lease.incarnation != *incarnation)
+    fn has_read_since(&self, time: Instant) -> bool {
+        self.last_read.is_some_and(|last| last.began >= time)
     }
 
-    /// When a read is due that would find the next node dead, if its counter rests
-    /// until then: the first such time after `time`.
+    /// Whether an incarnation that was known to be alive is over: its counter
+    /// rested, or the reads show another one in its place for long enough, or none.
+    pub fn is_over(&self, node: &NodeId, incarnation: &Incarnation) -> bool {
+        self.nodes.get(node).is_none_or(|seen| {
+            if seen.lease.incarnation == *incarnation {
+                seen.dead
+            } else {
+                self.has_read_since(seen.over_at(incarnation))
+            }
+        })
+    }
+
+    /// When a read is due that would find the next incarnation dead, if its counter
+    /// rests until then or it was replaced: the first such time after `time`.
     pub fn next_death(&self, time: Instant) -> Option<Instant> {
         let living = self.nodes.values().filter(|seen| !seen.dead);
-        living
-            .map(|seen| seen.resting_since + DEAD_AFTER)
-            .filter(|death| *death > time)
-            .min()
+        let resting = living.map(|seen| seen.resting_since + DEAD_AFTER);
+        let replaced = self.nodes.values().flat_map(|seen| &seen.replaced);
+        let replaced = replaced.map(|(_, over)| *over);
+        resting.chain(replaced).filter(|death| *death > time).min()
+    }
+
+    /// The lease that an incarnation still has though it is dead.
+    pub fn left_behind(&self, node: &NodeId, incarnation: &Incarnation) -> Option<Lease> {
+        let seen = self.nodes.get(node);
+        let seen = seen.filter(|seen| seen.dead && seen.lease.incarnation == *incarnation);
+        seen.map(|seen| seen.lease.clone())
     }
 
     /// Leases to be removed, by exactly what was seen. A node that comes back all the
@@ -126,8 +163,10 @@ impl Observer {
 }
 
 impl Observed {
-    fn first(read: ReadTime, lease: &Lease) -> Self {
+    fn first(read: ReadTime, lease: &Lease, others_over_at: Instant) -> Self {
         Self {
+            replaced: Vec::new(),
+            others_over_at,
             lease: lease.clone(),
             resting_since: read.ended,
             lived_at: None,
@@ -136,19 +175,54 @@ impl Observed {
         }
     }
 
-    fn again(self, read: ReadTime, lease: &Lease) -> Self {
+    /// `gap`: what happened since the read before is not known.
+    fn again(self, read: ReadTime, lease: &Lease, gap: bool) -> Self {
         if lease.counter > self.lease.counter {
             return Self {
                 lived_at: Some(self.last_read_began),
-                ..Self::first(read, lease)
+                replaced: self.replaced,
+                ..Self::first(read, lease, self.others_over_at)
             };
         }
-        let rested = read.began.saturating_duration_since(self.resting_since);
+        let resting_since = if gap && !self.dead {
+            read.ended
+        } else {
+            self.resting_since
+        };
+        let rested = read.began.saturating_duration_since(resting_since);
         Self {
+            resting_since,
             dead: self.dead || rested >= DEAD_AFTER,
             last_read_began: read.began,
             ..self
         }
+    }
+
+    /// A read shows another incarnation in the place of this one, which is over a little
+    /// later, but not later than without that.
+    fn replaced_by(self, read: ReadTime, lease: &Lease, gap: bool) -> Self {
+        let grace = read.ended + REPLACED_GRACE;
+        let over = if self.dead {
+            read.began
+        } else if gap {
+            grace
+        } else {
+            grace.min(self.resting_since + DEAD_AFTER)
+        };
+        let mut replaced = self.replaced;
+        replaced.retain(|(_, over)| *over > read.began);
+        replaced.push((self.lease.incarnation, over));
+        let others = if gap { grace } else { self.others_over_at };
+        Self {
+            replaced,
+            ..Self::first(read, lease, others)
+        }
+    }
+
+    fn over_at(&self, other: &Incarnation) -> Instant {
+        let mut replaced = self.replaced.iter();
+        let known = replaced.find(|(incarnation, _)| incarnation == other);
+        known.map_or(self.others_over_at, |(_, over)| *over)
     }
 
     fn liveness(&self, now: Instant) -> Liveness {

@@ -38,7 +38,7 @@ impl Presence {
     /// Removes a route that its node does not know, if it is exactly this one.
     /// Returns whether it was.
     pub async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError> {
-        let removed = self.directory().remove(route).await;
+        let removed = self.remove_dead(route).await;
         self.tell_changes(&route.user).await;
         removed
     }

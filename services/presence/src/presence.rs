@@ -239,11 +239,33 @@ impl Presence {
     /// By exact number: a session that has registered again since stays.
     async fn clean_up(&self, user: &UserId, dead: &[Route]) {
         for route in dead {
-            if let Err(error) = self.0.directory.remove(route).await {
+            if let Err(error) = self.remove_dead(route).await {
                 debug!(user.id = %user, %error, "a route of a dead node was not removed");
             }
         }
         self.tell_changes(user).await;
+    }
+
+    /// Removes a route, and before that the lease that its incarnation has left behind:
+    /// a node whose routes are gone must not find its lease in force. One that has
+    /// renewed after all keeps both.
+    pub(crate) async fn remove_dead(&self, route: &Route) -> Result<bool, PresenceError> {
+        let nodes = self.observer();
+        let left = nodes.and_then(|nodes| nodes.left_behind(&route.node, &route.incarnation));
+        if let Some(lease) = left
+            && !self.0.directory.forget(&lease).await?
+            && self.holds(&lease).await?
+        {
+            return Ok(false);
+        }
+        self.0.directory.remove(route).await
+    }
+
+    /// Whether this incarnation has a lease now.
+    async fn holds(&self, lease: &Lease) -> Result<bool, PresenceError> {
+        let leases = self.observe_leases().await?;
+        let same = |held: &Lease| held.node == lease.node && held.incarnation == lease.incarnation;
+        Ok(leases.iter().any(same))
     }
 
     fn liveness(&self, route: &Route, read_at: Instant) -> Liveness {

@@ -11,6 +11,7 @@ use duologue_runtime::server::Health;
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tonic::service::Routes;
 
 pub use crate::config::ServeConfig;
@@ -71,15 +72,23 @@ pub async fn serve(
             ("directory", place),
         ],
     );
+    let (can_read, seen) = watch::channel(true);
     let observing = task::spawn("lease observer", async move {
-        let read = |read: &Result<(), PresenceError>| match read {
-            Ok(()) => readiness.set_ready(),
-            Err(error) => readiness.set_failing(error.to_string()),
+        let read = |read: &Result<(), PresenceError>| {
+            match read {
+                Ok(()) => readiness.set_ready(),
+                Err(error) => readiness.set_failing(error.to_string()),
+            }
+            can_read.send_replace(read.is_ok());
         };
         presence.watch_nodes(read).await;
     });
+    // While it cannot read them others are to be asked.
+    let telling = health.clone().follow(seen, process.shutdown.clone());
+    let telling = task::spawn("read health", telling);
     let ended = serve_inner(&config.process, &process, &health, door, listeners.admin).await;
     observing.abort();
+    telling.abort();
     ended
 }
 

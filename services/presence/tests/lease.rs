@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use duologue_presence::directory::{Lease, Renewed};
-use duologue_presence::lease::{FADES_AFTER, Liveness, Observer, POLL_INTERVAL};
+use duologue_presence::lease::{
+    FADES_AFTER, Liveness, Observer, POLL_INTERVAL, READS_APART, REPLACED_GRACE,
+};
 use duologue_proto::ids::{Incarnation, NodeId};
 use duologue_runtime::lease::{DEAD_AFTER, Holder, RENEW_INTERVAL, ReadTime};
 use proptest::prelude::*;
@@ -47,38 +49,117 @@ struct Shown {
     lease: Option<(u8, u64)>,
 }
 
+/// Whether nothing is known of the time before a read of the record.
+fn after_gap(record: &[Shown], index: usize) -> bool {
+    let Some(before) = index.checked_sub(1) else {
+        return true;
+    };
+    let apart = record[index]
+        .read
+        .began
+        .saturating_duration_since(record[before].read.ended);
+    apart > READS_APART
+}
+
+/// The unbroken run of reads, up to one of the record, that show the incarnation that
+/// it shows.
+fn run(record: &[Shown], last: usize) -> std::ops::RangeInclusive<usize> {
+    let shown = |index: usize| record[index].lease.map(|(start, _)| start);
+    let mut first = last;
+    while first > 0 && shown(first - 1) == shown(last) {
+        first -= 1;
+    }
+    first..=last
+}
+
+/// When the rest of the counter that a read shows began to count.
+fn rest_began(record: &[Shown], last: usize) -> Instant {
+    let mut first = last;
+    let start = *run(record, last).start();
+    while first > start
+        && record[first - 1].lease == record[last].lease
+        && !after_gap(record, first)
+    {
+        first -= 1;
+    }
+    record[first].read.ended
+}
+
+/// Whether the counter that a read shows rested, as far as any of the reads before proves.
+fn rested(record: &[Shown], last: usize) -> bool {
+    run(record, last)
+        .rev()
+        .take_while(|index| record[*index].lease == record[last].lease)
+        .any(|index| {
+            let rest = record[index].read.began;
+            rest.saturating_duration_since(rest_began(record, index)) >= DEAD_AFTER
+        })
+}
+
+/// The last read that shows what was before the incarnation that a read shows.
+fn before(record: &[Shown], last: usize) -> Option<usize> {
+    let before = run(record, last).start().checked_sub(1)?;
+    record[before].lease.map(|_| before)
+}
+
+/// From when on an incarnation is dead that was replaced lately, by others up to the one
+/// that a read shows.
+fn replaced_over_at(record: &[Shown], last: usize, start: u8) -> Option<Instant> {
+    let before = before(record, last)?;
+    let read = record[before + 1].read;
+    if record[before].lease.map(|(shown, _)| shown) != Some(start) {
+        let over = replaced_over_at(record, before, start);
+        return over.filter(|over| *over > read.began);
+    }
+    let grace = read.ended + REPLACED_GRACE;
+    Some(if rested(record, before) {
+        read.began
+    } else if after_gap(record, before + 1) {
+        grace
+    } else {
+        grace.min(rest_began(record, before) + DEAD_AFTER)
+    })
+}
+
+/// The same of one that was never seen.
+fn others_over_at(record: &[Shown], last: usize) -> Instant {
+    let first = *run(record, last).start();
+    let read = record[first].read;
+    match before(record, last) {
+        _ if after_gap(record, first) => read.ended + REPLACED_GRACE,
+        None => read.began,
+        Some(before) => others_over_at(record, before),
+    }
+}
+
 /// Judges from the whole record, by the words of the design.
 fn model(record: &[Shown], start: u8, row_read_at: Instant, now: Instant) -> Liveness {
-    // The unbroken run of reads, up to the last, that show this incarnation.
-    let run: Vec<(ReadTime, u64)> = record
-        .iter()
-        .rev()
-        .map_while(|shown| match shown.lease {
-            Some((seen, counter)) if seen == start => Some((shown.read, counter)),
-            Some(_) | None => None,
-        })
-        .collect();
-    let Some((last_read, last_counter)) = run.first().copied() else {
-        let judged = record
-            .last()
-            .is_some_and(|last| last.read.began >= row_read_at);
-        return if judged {
-            Liveness::Dead
-        } else {
-            Liveness::Unknown
-        };
+    let Some(last) = record.len().checked_sub(1) else {
+        return Liveness::Unknown;
     };
-    let same = run
-        .iter()
-        .take_while(|(_, counter)| *counter == last_counter);
-    let rest_began = same.last().map_or(last_read.ended, |(read, _)| read.ended);
-    if last_read.began.saturating_duration_since(rest_began) >= DEAD_AFTER {
+    let read = record[last].read;
+    match record[last].lease {
+        Some((seen, _)) if seen == start => {}
+        shown => {
+            let over = shown.is_none() || {
+                let over = replaced_over_at(record, last, start);
+                read.began >= over.unwrap_or_else(|| others_over_at(record, last))
+            };
+            return if over && read.began >= row_read_at {
+                Liveness::Dead
+            } else {
+                Liveness::Unknown
+            };
+        }
+    }
+    if rested(record, last) {
         return Liveness::Dead;
     }
     // It lived for certain when the last read that showed less was sent.
-    let lived = run.iter().find(|(_, counter)| *counter < last_counter);
+    let mut run = run(record, last).rev();
+    let lived = run.find(|index| record[*index].lease < record[last].lease);
     let fresh = |at| now.saturating_duration_since(at) <= FADES_AFTER;
-    if lived.is_some_and(|(read, _)| fresh(read.began)) {
+    if lived.is_some_and(|index| fresh(record[index].read.began)) {
         Liveness::Alive
     } else {
         Liveness::Unknown
@@ -283,7 +364,7 @@ fn time_alone_never_calls_a_node_dead() {
 fn a_counter_that_rested_ten_seconds_is_dead_and_one_that_rested_less_is_not() {
     let start = Instant::now();
     let at = |last| {
-        let reads = [(0, lease(0, 1)), (2, lease(0, 2)), (last, lease(0, 2))];
+        let reads = [0, 2, 6, 9, last].map(|at| (at, lease(0, at.min(2))));
         let observer = observed(start, &reads);
         observer.liveness(&node(), &incarnation(0), start, start + secs(last))
     };
@@ -291,14 +372,66 @@ fn a_counter_that_rested_ten_seconds_is_dead_and_one_that_rested_less_is_not() {
 }
 
 #[test]
-fn a_new_incarnation_ends_the_old_one_and_must_itself_be_seen_to_move() {
+fn rest_that_no_read_has_seen_is_not_counted() {
     let start = Instant::now();
-    let observer = observed(
-        start,
-        &[(0, lease(0, 1)), (2, lease(0, 2)), (4, lease(1, 9))],
-    );
-    let of = |number| observer.liveness(&node(), &incarnation(number), start, start + secs(4));
-    assert_eq!((of(0), of(1)), (Liveness::Dead, Liveness::Unknown));
+    let at = |reads: &[u64], counter| {
+        let mut shown = vec![(0, lease(0, 1)), (2, lease(0, 2))];
+        shown.extend(reads.iter().map(|at| (*at, lease(0, counter))));
+        let last = start + secs(*reads.last().unwrap());
+        observed(start, &shown).liveness(&node(), &incarnation(0), start, last)
+    };
+    // A minute without reads, after which the node renews as ever, or does not.
+    assert_eq!(at(&[62], 2), Liveness::Unknown);
+    assert_eq!(at(&[62, 64], 2), Liveness::Unknown);
+    assert_eq!(at(&[62, 66, 70, 71], 2), Liveness::Unknown);
+    assert_eq!(at(&[62, 66, 70, 72], 2), Liveness::Dead);
+    let renewed = [(62, lease(0, 2)), (64, lease(0, 3))];
+    let observer = observed(start, &renewed);
+    let liveness = observer.liveness(&node(), &incarnation(0), start, start + secs(64));
+    assert_eq!(liveness, Liveness::Alive);
+    // What was dead before stays so.
+    assert_eq!(at(&[6, 9, 12, 62], 2), Liveness::Dead);
+}
+
+#[test]
+fn a_new_incarnation_must_itself_be_seen_to_move_and_ends_the_old_one_a_little_later() {
+    let start = Instant::now();
+    let mut reads = vec![(0, lease(0, 1)), (2, lease(0, 2)), (4, lease(1, 9))];
+    let at = |reads: &[(u64, Lease)]| {
+        let now = start + secs(reads.last().unwrap().0);
+        let observer = observed(start, reads);
+        [0, 1].map(|number| observer.liveness(&node(), &incarnation(number), start, now))
+    };
+    assert_eq!(at(&reads), [Liveness::Unknown, Liveness::Unknown]);
+    reads.push((8, lease(1, 10)));
+    assert_eq!(at(&reads), [Liveness::Unknown, Liveness::Alive]);
+    reads.push((9, lease(1, 10)));
+    assert_eq!(at(&reads), [Liveness::Dead, Liveness::Alive]);
+}
+
+#[test]
+fn a_node_that_starts_again_and_again_does_not_keep_its_first_start_from_being_dead() {
+    let start = Instant::now();
+    let starts = [(2, 0), (4, 1), (7, 2), (9, 3)];
+    let reads = starts.map(|(at, number)| (at, lease(number, at)));
+    let observer = observed(start, &reads);
+    let now = start + secs(9);
+    let first = observer.liveness(&node(), &incarnation(0), start, now);
+    assert_eq!(first, Liveness::Dead);
+}
+
+#[test]
+fn a_start_whose_end_was_late_to_be_seen_has_no_longer_than_ten_seconds_in_all() {
+    let start = Instant::now();
+    let reads = [(0, 1), (2, 2), (6, 2), (9, 2)].map(|(at, counter)| (at, lease(0, counter)));
+    let mut reads = reads.to_vec();
+    reads.push((11, lease(1, 1)));
+    let liveness = |reads: &[(u64, Lease)], at| {
+        observed(start, reads).liveness(&node(), &incarnation(0), start, start + secs(at))
+    };
+    assert_eq!(liveness(&reads, 11), Liveness::Unknown);
+    reads.push((12, lease(1, 1)));
+    assert_eq!(liveness(&reads, 12), Liveness::Dead);
 }
 
 #[test]
@@ -334,6 +467,11 @@ fn a_lease_that_was_answered_lost_or_confirmed_too_late_stays_lost() {
     let mut late = Holder::new(lease(0, 1), start);
     late.answered(read_at(start, secs(9), secs(2)), Renewed::InForce);
     assert!(late.is_lost(start + secs(11)));
+    // Whoever was told that it is lost has gone on from there.
+    let mut seen = Holder::new(lease(0, 1), start);
+    assert!(seen.is_lost(start + secs(10)));
+    seen.answered(read_at(start, secs(8), secs(1)), Renewed::InForce);
+    assert!(seen.is_lost(start + secs(10)));
     let mut held = Holder::new(lease(0, 1), start);
     held.answered(
         read_at(start, secs(9), Duration::from_millis(900)),

@@ -269,6 +269,46 @@ async fn an_outage_tells_nothing_and_what_happened_in_it_is_told_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_that_ends_before_the_nodes_have_renewed_takes_nobody_offline() {
+    let mut system = System::start();
+    system.node("n1").await;
+    sleep(secs(5)).await;
+    system.connect("alice", "phone", "n1").await;
+    let mut watch = system.presence.watch();
+    // Neither side reaches the directory.
+    system.cut(true);
+    system.kill("n1");
+    sleep(secs(30)).await;
+    system.cut(false);
+    // The first reads find everything as it was before.
+    sleep(secs(4)).await;
+    system.start_of_node("n1", "i1").await;
+    sleep(secs(3)).await;
+    let first = on_node(route("alice", "phone", 1), "n1", "i0");
+    let again = on_node(registered_again(&first, 1), "n1", "i1");
+    system.presence.register(again).await.unwrap();
+    sleep(secs(60)).await;
+    assert_eq!(told(&mut watch), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_come_back_when_the_node_has_started_again_is_soon_offline() {
+    for pause in 0..10 {
+        let mut system = System::start();
+        system.node("n1").await;
+        sleep(secs(5)).await;
+        system.connect("alice", "phone", "n1").await;
+        let mut watch = system.presence.watch();
+        system.kill("n1");
+        let killed = Instant::now();
+        sleep(secs(pause)).await;
+        system.start_of_node("n1", "i1").await;
+        sleep_until(killed + OFFLINE_WITHIN).await;
+        assert_eq!(told(&mut watch), [change("alice", false)], "{pause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_reads_of_users_do_not_hold_up_the_reading_of_leases() {
     let mut system = System::start();
     system.node("n1").await;
@@ -322,6 +362,35 @@ async fn a_node_that_never_returns_is_forgotten_and_what_it_left_stays_dead() {
     let mut late = lease("n1", "i0");
     late.counter = 1_000;
     assert_eq!(system.directory.renew(&late).await, Ok(Renewed::Lost));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_of_a_dead_node_are_cleaned_up_only_once_its_lease_is_gone() {
+    for renews in [false, true] {
+        let mut system = System::start();
+        system.node("n1").await;
+        sleep(secs(5)).await;
+        system.connect("alice", "phone", "n1").await;
+        system.kill("n1");
+        sleep(OFFLINE_WITHIN).await;
+        let mut late = lease("n1", "i0");
+        late.counter = 1_000;
+        if renews {
+            system.directory.renew(&late).await.unwrap();
+            late.counter += 1;
+        }
+        let alice = user("alice");
+        assert_eq!(system.presence.routes(&alice).await.unwrap(), []);
+        let rows = system.directory.lookup(std::slice::from_ref(&alice)).await;
+        let kept = rows.unwrap()[0].routes.len();
+        let renewed = system.directory.renew(&late).await.unwrap();
+        let whole = if renews {
+            (1, Renewed::InForce)
+        } else {
+            (0, Renewed::Lost)
+        };
+        assert_eq!((kept, renewed), whole);
+    }
 }
 
 #[tokio::test]

@@ -141,6 +141,7 @@ fn runtime() -> Named {
         duologue_runtime::upstream::RETRY_MAX,
         duologue_runtime::upstream::RETRY_PERCENT,
         duologue_runtime::upstream::RETRY_RESERVE_PER_SECOND,
+        duologue_runtime::refusal::services::MAX_RETRY_AFTER,
     ]
 }
 
@@ -184,6 +185,9 @@ fn chat() -> Named {
         duologue_chat::limits::FIRST_PAUSE,
         duologue_chat::limits::MAX_PAUSE,
         duologue_chat::limits::MAX_CHANGES,
+        duologue_chat::limits::TRY_TIMEOUT,
+        duologue_chat::limits::MAX_HOME_FAILURES,
+        duologue_chat::limits::HOME_STAY,
         duologue_chat::limits::RELAY_BYTES,
         duologue_chat::limits::RELAY_MESSAGE_BYTES,
         duologue_chat::limits::MAX_NEWS_PER_USER,
@@ -211,6 +215,7 @@ fn chat() -> Named {
         duologue_chat::limits::LEASE_TIMEOUT,
         duologue_chat::limits::TAKE_PAUSE,
         duologue_chat::limits::REREGISTER_SPREAD,
+        duologue_chat::limits::LEAVE_TIMEOUT,
     ]
 }
 
@@ -311,6 +316,8 @@ fn presence() -> Named {
         duologue_runtime::lease::DEAD_AFTER,
         duologue_presence::lease::FADES_AFTER,
         duologue_presence::lease::FORGOTTEN_AFTER,
+        duologue_presence::lease::READS_APART,
+        duologue_presence::lease::REPLACED_GRACE,
     ]
 }
 

@@ -63,7 +63,6 @@ impl Link {
     }
 
     /// Whether everything was answered.
-    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty() && self.waiting.is_empty()
     }

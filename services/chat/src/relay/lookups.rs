@@ -275,6 +275,16 @@ impl Lookups {
         self.not_before = Some(now + pause);
     }
 
+    /// Whether nothing waits and nothing is being looked up.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+            && self.behind.is_empty()
+            && self.looking.is_empty()
+            && self.superseded.is_empty()
+            && self.for_all == ForAll::default()
+            && self.looking_for_all.is_none()
+    }
+
     fn succeeded(&mut self) {
         (self.failures, self.not_before) = (0, None);
     }

@@ -28,7 +28,7 @@ use duologue_runtime::telemetry::TRACED;
 use duologue_runtime::telemetry::propagation::within;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -58,6 +58,9 @@ pub const MAX_STALE: usize = 1_024;
 /// Stale rows that are removed at the same time.
 pub const MAX_REMOVALS: usize = 8;
 
+/// How often it is looked whether everything was answered, while a node waits for that.
+const IDLE_LOOK: Duration = Duration::from_millis(50);
+
 /// Reaches the other nodes. Its tasks end with it.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -82,6 +85,8 @@ struct Shared {
     stale: Mutex<Vec<Route>>,
     /// Raised when something was announced.
     announced: Notify,
+    /// Whether nothing is on its way, while somebody waits for that.
+    idle: watch::Sender<bool>,
 }
 
 impl Relay {
@@ -91,6 +96,7 @@ impl Relay {
             lookups: Mutex::default(),
             stale: Mutex::default(),
             announced: Notify::new(),
+            idle: watch::Sender::new(false),
         });
         let driver = Driver::new(Arc::clone(&shared)).run();
         Self {
@@ -105,6 +111,16 @@ impl Relay {
         let widened = self.shared.lookups().announce(announcement);
         self.shared.parts.metrics.widened(widened);
         self.shared.announced.notify_one();
+    }
+
+    /// Waits until everything that was announced has been looked up, sent and answered.
+    pub(crate) async fn idle(&self) {
+        let mut idle = self.shared.idle.subscribe();
+        // Of an earlier time, or not yet looked at.
+        self.shared.idle.send_replace(false);
+        self.shared.announced.notify_one();
+        // It errs only when the sender is gone, which is here.
+        let _ = idle.wait_for(|idle| *idle).await;
     }
 }
 
@@ -235,7 +251,9 @@ impl Driver {
         for found in to_known {
             self.hand_over(&found.user, &found.news, found.routes);
         }
-        for route in superseded {
+        // One of this node's was told already.
+        let own = self.shared.parts.node.clone();
+        for route in superseded.into_iter().filter(|route| route.node != own) {
             let news = News::of_superseded(route.session.clone());
             self.hand(&PeerId::of(&route), &route.user, news, Vec::new());
         }
@@ -245,7 +263,21 @@ impl Driver {
             self.removals += 1;
             self.questions.push(remove(Arc::clone(&self.shared), route));
         }
-        due
+        self.look_whether_idle(now, due)
+    }
+
+    /// While somebody waits for it, says whether nothing is on its way; returns when to
+    /// look again, or `due`.
+    fn look_whether_idle(&self, now: Instant, due: Option<Instant>) -> Option<Instant> {
+        if self.shared.idle.receiver_count() == 0 {
+            return due;
+        }
+        let is_idle = self.questions.is_empty()
+            && self.shared.lookups().is_idle()
+            && self.peers.values().all(|peer| peer.is_idle());
+        self.shared.idle.send_replace(is_idle);
+        let look = now + IDLE_LOOK;
+        Some(due.map_or(look, |due| due.min(look)))
     }
 
     fn take(&mut self, answer: Answer) {

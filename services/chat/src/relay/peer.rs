@@ -50,6 +50,10 @@ impl Peer {
         std::mem::take(&mut self.link())
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.link().is_idle()
+    }
+
     fn link(&self) -> MutexGuard<'_, Link> {
         // What waits is a hint: were a panic to leave it short, a sync repairs it.
         self.link.lock().unwrap_or_else(PoisonError::into_inner)

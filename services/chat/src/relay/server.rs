@@ -35,6 +35,12 @@ impl RelayService for Relayed {
     ) -> Result<Response<Self::RelayStream>, Status> {
         let mut requests = request.into_inner();
         let opening = open(requests.message().await?).map_err(refusal)?;
+        if opening.to != self.0.config.node {
+            // An address that leads elsewhere says nothing of the node that is meant: to
+            // call it over would remove the routes of living sessions.
+            tracing::warn!(from = %opening.from, to = %opening.to, "a relay to another node");
+            return Err(Status::failed_precondition("another node is meant"));
+        }
         tracing::debug!(from = %opening.from, "a node relays to this one");
         let state = (Arc::clone(&self.0), requests, opening);
         // One at a time: whoever does not read answers is not read either.
@@ -59,14 +65,13 @@ fn refusal(invalid: Invalid) -> Status {
     Status::invalid_argument(invalid.to_string())
 }
 
-/// Tells this node's sessions, if it is the one that is meant and has not lost its
-/// lease: what one that lost it believes may be long past, and its sessions are about
+/// Tells this node's sessions, if it is the incarnation that is meant and has not lost
+/// its lease: what one that lost it believes may be long past, and its sessions are about
 /// to sync.
 fn tell(core: &Core, opening: &Opening, batch: Arrived) -> wire::RelayResponse {
     let number = batch.number;
-    let meant = opening.to == core.config.node
-        && core.tenure.is_held_by(&opening.incarnation, Instant::now());
-    if !meant {
+    let held = core.tenure.is_held_by(&opening.incarnation, Instant::now());
+    if !held {
         return wire::RelayResponse {
             number,
             other_incarnation: true,
@@ -102,5 +107,39 @@ fn tell(core: &Core, opening: &Opening, batch: Arrived) -> wire::RelayResponse {
         number,
         other_incarnation: false,
         not_here,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use duologue_proto::ids::{Incarnation, NodeId};
+    use duologue_proto::relay::v1::relay_service_client::RelayServiceClient;
+    use tonic::Code;
+
+    use super::super::news::Batch;
+    use super::super::wire::{batch, opening};
+    use super::*;
+    use crate::tests::{Directory, core};
+
+    /// The answer of the node "one" to a batch for a start of `node`.
+    async fn answer(node: &str) -> Result<wire::RelayResponse, Status> {
+        let core = core(&Directory::new(Vec::new()));
+        let (node, from) = (NodeId::parse(node).unwrap(), NodeId::parse("two").unwrap());
+        let incarnation = Incarnation::parse("another").unwrap();
+        let requests = [
+            opening(&from, &node, &incarnation),
+            batch(1, &Batch::default()),
+        ];
+        let mut client = RelayServiceClient::new(server(core));
+        let answers = client.relay(tokio_stream::iter(requests)).await?;
+        let answer = answers.into_inner().message().await?;
+        Ok(answer.unwrap())
+    }
+
+    #[tokio::test]
+    async fn only_the_node_that_is_meant_may_say_that_an_incarnation_is_over() {
+        assert!(answer("one").await.unwrap().other_incarnation);
+        let refused = answer("three").await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
     }
 }

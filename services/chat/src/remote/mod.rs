@@ -13,7 +13,7 @@ pub use self::append::{
     RUN_TIMEOUT, SWEEP,
 };
 pub use self::history::RemoteHistory;
-pub use self::presence::{MAX_CHANGES, RemotePresence};
+pub use self::presence::{HOME_STAY, MAX_CHANGES, MAX_HOME_FAILURES, RemotePresence, TRY_TIMEOUT};
 
 use std::time::Duration;
 

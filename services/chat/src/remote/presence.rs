@@ -2,10 +2,14 @@
 //!
 //! A replica tells its watchers of what it comes to know by itself or when it is
 //! asked. So a node watches the replica that it asks, and asks the one that it
-//! watches: its home. When the watch cannot be opened there, the next replica becomes
-//! the home.
+//! watches: its home. When the watch cannot be opened there, or it cannot do what it is
+//! asked, the next replica becomes the home.
+//!
+//! Leases, nodes and stale routes are the directory's alone: any replica serves, and
+//! where one cannot another is asked, so that no replica can cost a node its lease.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use duologue_proto::ids::UserId;
@@ -22,7 +26,7 @@ use duologue_runtime::refusal::services::presence_error;
 use duologue_runtime::task;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Response, Status, Streaming};
 
 use super::{Connection, OPEN_TIMEOUT, Replica, garbled, pause, timed};
@@ -30,6 +34,15 @@ use crate::ports;
 
 /// Changes that wait to be told to this node's sessions; past it some are missed.
 pub const MAX_CHANGES: usize = 4_096;
+
+/// One try at one replica, where another can be asked after it: a lease's renewal has
+/// time for two.
+pub const TRY_TIMEOUT: Duration = Duration::from_millis(900);
+/// So often in a row the home cannot do what it is asked before it is left.
+pub const MAX_HOME_FAILURES: u32 = 2;
+/// A home is not left sooner after the last for what it cannot do: it may be that no
+/// replica can.
+pub const HOME_STAY: Duration = Duration::from_secs(5);
 
 /// Presence, as chat asks for it.
 pub struct RemotePresence {
@@ -50,6 +63,11 @@ struct Shared {
 struct Homes {
     replicas: Vec<(String, PresenceServiceClient<Connection>)>,
     home: usize,
+    /// In a row.
+    failures: u32,
+    left_at: Option<Instant>,
+    /// Which is asked first what any can answer.
+    any: usize,
 }
 
 /// Asks the home replica.
@@ -57,6 +75,37 @@ macro_rules! ask {
     ($presence:expr, $call:ident, $request:expr) => {{
         let mut client = $presence.shared.home()?;
         answer(client.$call(timed($request)).await)
+    }};
+}
+
+/// Has the home read or change rows, which it always can unless it is broken.
+macro_rules! use_rows {
+    ($presence:expr, $call:ident, $request:expr) => {{
+        let (home, mut client) = $presence.shared.named_home()?;
+        let answer = answer(client.$call(timed($request)).await);
+        $presence.shared.answered(&home, answer.is_ok());
+        answer
+    }};
+}
+
+/// Asks one replica after the other until one answers, beginning with the one that
+/// answered last. The call may be made more than once.
+macro_rules! ask_any {
+    ($presence:expr, $call:ident, $request:expr) => {{
+        let request = $request;
+        let mut last = Err(PresenceError::Unavailable { retry_after: None });
+        for (name, mut client) in $presence.shared.all() {
+            let mut asked = timed(request.clone());
+            asked.set_timeout(TRY_TIMEOUT);
+            let late = |_| Err(Status::deadline_exceeded("the replica does not answer"));
+            let tried = timeout(TRY_TIMEOUT, client.$call(asked)).await;
+            last = answer(tried.unwrap_or_else(late));
+            if last.is_ok() {
+                break;
+            }
+            $presence.shared.try_another(&name);
+        }
+        last
     }};
 }
 
@@ -89,28 +138,28 @@ impl Drop for RemotePresence {
 impl ports::Nodes for RemotePresence {
     async fn take_lease(&self, lease: &Lease) -> Result<(), PresenceError> {
         let lease = Some(convert::write_lease(lease));
-        ask!(self, take_lease, wire::TakeLeaseRequest { lease }).map(|_| ())
+        ask_any!(self, take_lease, wire::TakeLeaseRequest { lease }).map(|_| ())
     }
 
     async fn renew_lease(&self, lease: &Lease) -> Result<Renewed, PresenceError> {
         let lease = Some(convert::write_lease(lease));
-        let response = ask!(self, renew_lease, wire::RenewLeaseRequest { lease })?;
+        let response = ask_any!(self, renew_lease, wire::RenewLeaseRequest { lease })?;
         Ok(convert::read_renewed(response))
     }
 
     async fn forget_lease(&self, lease: &Lease) -> Result<bool, PresenceError> {
         let lease = Some(convert::write_lease(lease));
-        Ok(ask!(self, forget_lease, wire::ForgetLeaseRequest { lease })?.forgotten)
+        Ok(ask_any!(self, forget_lease, wire::ForgetLeaseRequest { lease })?.forgotten)
     }
 
     async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
-        let response = ask!(self, list_nodes, wire::ListNodesRequest {})?;
+        let response = ask_any!(self, list_nodes, wire::ListNodesRequest {})?;
         checked(convert::read_nodes(response))
     }
 
     async fn remove_route(&self, route: &Route) -> Result<bool, PresenceError> {
         let route = Some(convert::write_route(route));
-        Ok(ask!(self, remove_route, wire::RemoveRouteRequest { route })?.removed)
+        Ok(ask_any!(self, remove_route, wire::RemoveRouteRequest { route })?.removed)
     }
 }
 
@@ -118,18 +167,18 @@ impl ports::Nodes for RemotePresence {
 impl ports::Presence for RemotePresence {
     async fn register(&self, route: Route) -> Result<Registered, PresenceError> {
         let route = Some(convert::write_route(&route));
-        let response = ask!(self, register, wire::RegisterRequest { route })?;
+        let response = use_rows!(self, register, wire::RegisterRequest { route })?;
         checked(convert::read_registered(response))
     }
 
     async fn release(&self, route: &Route) -> Result<(), PresenceError> {
         let route = Some(convert::write_route(route));
-        ask!(self, release, wire::ReleaseRequest { route }).map(|_| ())
+        use_rows!(self, release, wire::ReleaseRequest { route }).map(|_| ())
     }
 
     async fn routes(&self, user: &UserId) -> Result<Vec<Route>, PresenceError> {
         let user = user.to_string();
-        let response = ask!(self, get_routes, wire::GetRoutesRequest { user })?;
+        let response = use_rows!(self, get_routes, wire::GetRoutesRequest { user })?;
         checked(convert::read_routes(response))
     }
 
@@ -160,12 +209,62 @@ impl ports::Presence for RemotePresence {
     }
 }
 
+impl Homes {
+    fn move_on(&mut self) {
+        self.home = (self.home + 1) % self.replicas.len().max(1);
+        self.failures = 0;
+    }
+}
+
 impl Shared {
     fn home(&self) -> Result<PresenceServiceClient<Connection>, PresenceError> {
+        self.named_home().map(|(_, client)| client)
+    }
+
+    fn named_home(&self) -> Result<(String, PresenceServiceClient<Connection>), PresenceError> {
         let homes = self.homes();
-        let home = homes.replicas.get(homes.home);
-        home.map(|(_, client)| client.clone())
-            .ok_or(PresenceError::Unavailable { retry_after: None })
+        let home = homes.replicas.get(homes.home).cloned();
+        home.ok_or(PresenceError::Unavailable { retry_after: None })
+    }
+
+    /// The home, if it still is, did what it was asked or could not.
+    fn answered(&self, home: &str, did: bool) {
+        let mut homes = self.homes();
+        if homes
+            .replicas
+            .get(homes.home)
+            .is_none_or(|(name, _)| name != home)
+        {
+            return;
+        }
+        homes.failures = if did { 0 } else { homes.failures + 1 };
+        let now = Instant::now();
+        let may_leave = homes.replicas.len() > 1
+            && homes
+                .left_at
+                .is_none_or(|left| now.saturating_duration_since(left) >= HOME_STAY);
+        if homes.failures >= MAX_HOME_FAILURES && may_leave {
+            homes.move_on();
+            homes.left_at = Some(now);
+            drop(homes);
+            self.moved.notify_one();
+        }
+    }
+
+    /// Every replica, the one that answered last first.
+    fn all(&self) -> Vec<(String, PresenceServiceClient<Connection>)> {
+        let homes = self.homes();
+        let (before, from) = homes.replicas.split_at(homes.any.min(homes.replicas.len()));
+        from.iter().chain(before).cloned().collect()
+    }
+
+    /// That one did not answer: the next is asked first, unless that was changed already.
+    fn try_another(&self, failed: &str) {
+        let mut homes = self.homes();
+        let first = homes.replicas.get(homes.any);
+        if first.is_some_and(|(name, _)| name == failed) {
+            homes.any = (homes.any + 1) % homes.replicas.len().max(1);
+        }
     }
 
     fn set_replicas(&self, replicas: Vec<Replica>) {
@@ -181,7 +280,9 @@ impl Shared {
         let same = |(name, _): &(String, _)| Some(name) == before.as_ref();
         let home = homes.replicas.iter().position(same);
         homes.home = home.unwrap_or(0);
+        homes.any = 0;
         if home.is_none() {
+            homes.failures = 0;
             // Who asks one and watches another would not be told.
             self.moved.notify_one();
         }
@@ -189,8 +290,7 @@ impl Shared {
 
     /// The replica after the home becomes the home.
     fn move_on(&self) {
-        let mut homes = self.homes();
-        homes.home = (homes.home + 1) % homes.replicas.len().max(1);
+        self.homes().move_on();
     }
 
     fn homes(&self) -> MutexGuard<'_, Homes> {

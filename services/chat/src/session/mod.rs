@@ -192,6 +192,8 @@ pub struct Session {
     /// One registration at a time: the answer to an older one would be taken for
     /// that of its successor.
     registering: bool,
+    /// The sync that is due waits until the route is confirmed.
+    confirming: bool,
     catch_up: catch_up::CatchUp,
     sync: sync::Sync,
     sends: sends::Sends,
@@ -216,6 +218,7 @@ impl Session {
             route: None,
             register_due: None,
             registering: false,
+            confirming: false,
             catch_up: catch_up::CatchUp::default(),
             sync: sync::Sync::new(about.jitter),
             sends: sends::Sends::default(),

@@ -110,9 +110,15 @@ impl Session {
             }
             Ok(Registered::InForce { .. }) => {}
             Err(PresenceError::Unavailable { retry_after }) => {
-                self.register_due = Some(now.instant + pause(retry_after));
+                // Sessions that were refused together do not come back together.
+                let pause = self.sync.jittered(pause(retry_after));
+                self.register_due = Some(now.instant + pause);
+                if self.confirming {
+                    self.sync.request();
+                }
             }
         }
+        self.confirming = false;
         if waiting {
             self.welcome(now);
         }
@@ -138,11 +144,8 @@ impl Session {
     pub(super) fn on_register_again(&mut self, incarnation: Option<Incarnation>, due: Instant) {
         if let Some(incarnation) = incarnation {
             self.about.incarnation = incarnation.clone();
-            if let Some(route) = &mut self.route
-                && route.incarnation != incarnation
-            {
+            if let Some(route) = &mut self.route {
                 route.incarnation = incarnation;
-                route.number.registration = route.number.registration.saturating_add(1);
             }
         }
         if self.route.is_some() {
@@ -150,7 +153,17 @@ impl Session {
         }
     }
 
-    /// Registers what is to be registered again.
+    /// Confirms the route and syncs after that, whether or not it could be confirmed:
+    /// a route that was removed in error is missed no longer than to the next sync.
+    pub(super) fn confirm_and_sync(&mut self, now: Now) {
+        self.confirming = true;
+        let due = self.register_due.unwrap_or(now.instant);
+        self.register_due = Some(due.min(now.instant));
+        self.proceed_register(now);
+    }
+
+    /// Registers what is to be registered again, each time with a number of its own: a
+    /// clean-up may have left "gone" with the number of the last.
     pub(super) fn proceed_register(&mut self, now: Now) {
         if self.phase != Phase::Live
             || self.registering
@@ -159,7 +172,8 @@ impl Session {
             return;
         }
         self.register_due = None;
-        if let Some(route) = &self.route {
+        if let Some(route) = &mut self.route {
+            route.number.registration = route.number.registration.saturating_add(1);
             self.registering = true;
             self.effects.push(Effect::Register(route.clone()));
         }

@@ -1,12 +1,14 @@
 //! What changed while the device was away (design §4 and §6): at connect, after
 //! every re-registration, and every 10 minutes, since each can lose the last
-//! announcement of a conversation and nothing later would repair it.
+//! announcement of a conversation and nothing later would repair it. Every 10 minutes
+//! the route is confirmed first: it may have been lost too.
 //!
 //! A sync lists conversations page by page, each page only when the device has
 //! room for what the last one brought. `CaughtUp` is said when everything up to
 //! every head that was found has been pushed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use duologue_proto::history::{HistoryError, SyncPage, SyncRequest, SyncedConversation};
 use duologue_proto::ids::{Seq, UnixMillis, UserId};
@@ -110,14 +112,22 @@ impl Sync {
     }
 
     /// The interval until the next sync: 10 minutes, spread by ± 20 %.
-    fn interval(&mut self) -> std::time::Duration {
-        // A step of a linear congruence: another interval each time.
+    fn interval(&mut self) -> Duration {
+        RESYNC_INTERVAL * (80 + self.up_to(40)) / 100
+    }
+
+    /// A pause, spread between itself and its double.
+    pub(super) fn jittered(&mut self, pause: Duration) -> Duration {
+        pause.saturating_mul(100 + self.up_to(100)) / 100
+    }
+
+    fn up_to(&mut self, most: u32) -> u32 {
+        // A step of a linear congruence: another number each time.
         self.jitter = self
             .jitter
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let percent = 80 + u32::try_from((self.jitter >> 33) % 41).unwrap_or(20);
-        RESYNC_INTERVAL * percent / 100
+        u32::try_from((self.jitter >> 33) % (u64::from(most) + 1)).unwrap_or(most)
     }
 }
 
@@ -125,7 +135,11 @@ impl Session {
     pub(super) fn proceed_sync(&mut self, now: Now) {
         if self.sync.due.is_some_and(|due| due <= now.instant) {
             self.sync.due = None;
-            self.sync.wanted |= self.sync.running.is_none();
+            if self.sync.failed {
+                self.sync.wanted |= self.sync.running.is_none();
+            } else if self.sync.running.is_none() {
+                self.confirm_and_sync(now);
+            }
         }
         if self.sync.due.is_some() && self.sync.failed {
             return;

@@ -5,18 +5,56 @@ use duologue_proto::presence::v1::presence_service_server::{
     PresenceService, PresenceServiceServer,
 };
 use duologue_proto::presence::v1::watch_response::Event;
-use duologue_proto::presence::{PresenceError, UserPresence};
+use std::sync::atomic::{AtomicU8, AtomicU32};
+
+use duologue_proto::ids::{Incarnation, NodeId};
+use duologue_proto::presence::{Lease, PresenceError, Renewed, UserPresence};
+use duologue_proto::wire::presence as convert;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tonic::Response;
 
 use super::*;
-use crate::ports::Presence as _;
+use crate::ports::{Nodes as _, Presence as _};
 
 type Events = mpsc::Sender<Result<wire::WatchResponse, Status>>;
 
 /// A replica whose watches are fed by the test; every user is online.
-struct Scripted(mpsc::Sender<Events>);
+struct Scripted {
+    opened: mpsc::Sender<Events>,
+    rows: Arc<Rows>,
+}
+
+/// Whether a replica reaches the rows, and how often it was asked for them.
+#[derive(Default)]
+struct Rows {
+    /// What the replica does not do, though it is up.
+    broken: AtomicU8,
+    asked: AtomicU32,
+}
+
+const WORKS: u8 = 0;
+const FAILS: u8 = 1;
+const HANGS: u8 = 2;
+
+impl Rows {
+    fn set(&self, state: u8) {
+        self.broken.store(state, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> u32 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    async fn ask<T>(&self, answer: T) -> Answer<T> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.broken.load(Ordering::SeqCst) {
+            WORKS => Ok(Response::new(answer)),
+            HANGS => std::future::pending().await,
+            _ => Err(Status::unavailable("the directory cannot be reached")),
+        }
+    }
+}
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -47,7 +85,7 @@ impl PresenceService for Scripted {
         &self,
         _: Request<wire::GetRoutesRequest>,
     ) -> Answer<wire::GetRoutesResponse> {
-        never()
+        self.rows.ask(wire::GetRoutesResponse::default()).await
     }
 
     async fn get_presence(
@@ -75,7 +113,7 @@ impl PresenceService for Scripted {
 
     async fn watch(&self, _: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
         let (events, sent) = mpsc::channel(64);
-        let _ = self.0.send(events).await;
+        let _ = self.opened.send(events).await;
         Ok(Response::new(ReceiverStream::new(sent)))
     }
 
@@ -90,7 +128,8 @@ impl PresenceService for Scripted {
         &self,
         _: Request<wire::RenewLeaseRequest>,
     ) -> Answer<wire::RenewLeaseResponse> {
-        never()
+        let renewed = convert::write_renewed(Renewed::InForce);
+        self.rows.ask(renewed).await
     }
 
     async fn forget_lease(
@@ -109,9 +148,28 @@ impl PresenceService for Scripted {
 }
 
 fn replica(name: &str) -> (Place, mpsc::Receiver<Events>) {
+    let (place, watches, _) = replica_over_rows(name);
+    (place, watches)
+}
+
+fn replica_over_rows(name: &str) -> (Place, mpsc::Receiver<Events>, Arc<Rows>) {
     let (opened, watches) = mpsc::channel(8);
-    let routes = Routes::new(PresenceServiceServer::new(Scripted(opened)));
-    (Place::new(name, routes), watches)
+    let rows = Arc::new(Rows::default());
+    let scripted = Scripted {
+        opened,
+        rows: Arc::clone(&rows),
+    };
+    let routes = Routes::new(PresenceServiceServer::new(scripted));
+    (Place::new(name, routes), watches, rows)
+}
+
+fn lease() -> Lease {
+    Lease {
+        node: NodeId::parse("n1").unwrap(),
+        incarnation: Incarnation::parse("i1").unwrap(),
+        address: "127.0.0.1:1".to_owned(),
+        counter: 2,
+    }
 }
 
 fn presence(places: &[&Place]) -> RemotePresence {
@@ -242,4 +300,55 @@ async fn a_home_that_is_no_replica_any_more_is_neither_asked_nor_watched() {
     presence.set_replicas(vec![two.replica.clone()]);
     let _watched = begin(&mut of_two).await;
     assert!(presence.presence(&[user("bob")]).await.unwrap()[0].online);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_cannot_reach_the_rows_costs_no_node_its_lease() {
+    for state in [FAILS, HANGS] {
+        let (one, mut of_one, rows_of_one) = replica_over_rows("one");
+        let (two, mut of_two, rows_of_two) = replica_over_rows("two");
+        let presence = presence(&[&one, &two]);
+        let _watched = begin(&mut of_one).await;
+        rows_of_one.set(state);
+        for _ in 0..3 {
+            let began = tokio::time::Instant::now();
+            assert_eq!(presence.renew_lease(&lease()).await, Ok(Renewed::InForce));
+            assert!(began.elapsed() < crate::node::LEASE_TIMEOUT);
+        }
+        // Whoever answered is asked first from then on.
+        assert_eq!((rows_of_one.asked(), rows_of_two.asked()), (1, 3));
+        rows_of_two.set(state);
+        rows_of_one.set(WORKS);
+        assert_eq!(presence.renew_lease(&lease()).await, Ok(Renewed::InForce));
+        // The watch is where it was.
+        assert!(of_two.try_recv().is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_cannot_reach_the_rows_is_left_after_two_failures_in_a_row() {
+    let (one, mut of_one, rows_of_one) = replica_over_rows("one");
+    let (two, mut of_two, rows_of_two) = replica_over_rows("two");
+    let presence = presence(&[&one, &two]);
+    let _watched = begin(&mut of_one).await;
+    let bob = user("bob");
+    let routes = async || presence.routes(&bob).await.is_ok();
+    for works in [FAILS, WORKS, FAILS] {
+        rows_of_one.set(works);
+        assert_eq!(routes().await, works == WORKS);
+    }
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(of_two.try_recv().is_err(), "they were not in a row");
+    assert!(!routes().await);
+    let _watched = begin(&mut of_two).await;
+    assert!(routes().await);
+    // Where no replica can, it is not changed with every question.
+    rows_of_two.set(FAILS);
+    for _ in 0..20 {
+        assert!(!routes().await);
+    }
+    assert_eq!(rows_of_two.asked(), 21);
+    tokio::time::sleep(HOME_STAY).await;
+    assert!(!routes().await);
+    begin(&mut of_one).await;
 }
