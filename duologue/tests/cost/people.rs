@@ -71,7 +71,7 @@ impl People {
         for number in 0..CONVERSATIONS {
             let names = [format!("one-{number}"), format!("other-{number}")];
             let one = Device::connect(system.client(number % NODES), &names[0], &names[1]).await;
-            let other = if number / NODES % 2 == 0 {
+            let other = if (number / NODES).is_multiple_of(2) {
                 let other = system.client((number + 1) % NODES);
                 Some(Device::connect(other, &names[1], &names[0]).await)
             } else {

@@ -126,8 +126,8 @@ impl System {
         Self {
             nodes,
             history,
-            syncs,
             routes,
+            syncs,
             leases,
         }
     }
