@@ -13,12 +13,8 @@ use super::{code, rows};
 #[derive(Deserialize)]
 struct File {
     services: BTreeMap<String, Service>,
-    volumes: BTreeMap<String, Settings>,
+    volumes: BTreeMap<String, Option<BTreeMap<String, String>>>,
 }
-
-/// Nobody asks what is in it.
-#[derive(Deserialize)]
-struct Settings {}
 
 #[derive(Deserialize)]
 struct Service {
