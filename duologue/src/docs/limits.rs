@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 48] = [
+const NO_LIMITS: [(&str, &str); 49] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -57,6 +57,7 @@ const NO_LIMITS: [(&str, &str); 48] = [
     // Of builds for tests only.
     ("duologue_dynamodb", "MAX_LAG"),
     ("duologue_dynamodb", "MAX_LATE"),
+    ("duologue_dynamodb", "SIGNATURE_LIFE"),
     ("duologue_runtime", "LINGER"),
     // Estimates, first sizes and thresholds within another limit.
     ("duologue_chat", "BUFFER_BYTES"),

@@ -305,14 +305,15 @@ impl Connection {
             self.list(&route);
         }
         self.place.route = Some(route.clone());
-        let handle = planted(Mutant::RowBeforeTable).then(|| Arc::clone(&self.handle));
+        let handle = Arc::clone(&self.handle);
         self.ask(|core| async move {
-            let user = route.user.clone();
+            let (user, incarnation) = (route.user.clone(), route.incarnation.clone());
             let registered = core.presence.register(*route).await;
-            if let Some(late) = handle {
-                core.registry.list(&late);
+            if planted(Mutant::RowBeforeTable) {
+                core.registry.list(&handle);
             }
-            if registered.is_ok() {
+            // To confirm what is in force is no news.
+            if registered.is_ok() && handle.confirm(incarnation) {
                 core.router.presence(&user);
             }
             if let Ok(Registered::InForce {

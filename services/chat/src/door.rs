@@ -72,6 +72,7 @@ pub(crate) fn open(
         user: caller.user,
         session,
         inbox: Inbox::new(Arc::clone(&signal)),
+        confirmed: std::sync::Mutex::default(),
     });
     let seat = Box::new((of_user, of_address));
     let (outbox, body) = outbox(encode, Arc::clone(&signal), seat);

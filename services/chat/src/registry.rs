@@ -18,6 +18,18 @@ pub(crate) struct Handle {
     pub(crate) user: UserId,
     pub(crate) session: SessionId,
     pub(crate) inbox: Inbox,
+    /// Under which incarnation of the node the route was last confirmed.
+    pub(crate) confirmed: Mutex<Option<Incarnation>>,
+}
+
+impl Handle {
+    /// The route is in force; returns whether that is new.
+    pub(crate) fn confirm(&self, incarnation: Incarnation) -> bool {
+        let confirmed = self.confirmed.lock();
+        let mut confirmed = confirmed.unwrap_or_else(PoisonError::into_inner);
+        let before = confirmed.replace(incarnation);
+        *confirmed != before
+    }
 }
 
 /// Every session of this node.
