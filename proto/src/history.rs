@@ -268,7 +268,8 @@ pub enum CursorAdvanced {
     Stored {
         /// The stored cursor: the larger of what was stored and what was asked.
         cursor: Cursor,
-        /// Whether this move changed it.
+        /// Whether this move changed it. It may be said of one that another replica
+        /// has made just before.
         moved: bool,
     },
     /// It is above the strongly read head; nothing was changed.

@@ -95,6 +95,13 @@ impl DynamoStore {
         self.highest_reading.fetch_max(reading.0, Ordering::SeqCst);
     }
 
+    /// A reading of now, if the clocks agree.
+    async fn checked(&self, read_at: UnixMillis) -> Result<Reading, StoreError> {
+        let now = self.clock.now().max(self.reading());
+        self.check_time(now).await?;
+        Ok(Reading::of(self, read_at))
+    }
+
     fn skew(&self, now: UnixMillis) -> Option<Duration> {
         self.database.server_time().least_skew(now)
     }
@@ -165,9 +172,10 @@ impl Store for DynamoStore {
         cursor: Cursor,
         read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
-        peer_of(conversation, user)?;
+        let peer = peer_of(conversation, user)?;
+        let reading = self.checked(read_at).await?;
         self.put_activity(conversation, Window::of(read_at)).await?;
-        self.raise_cursor(conversation, user, cursor, read_at).await
+        self.raise_to(user, &peer, cursor, &reading).await
     }
 
     async fn raise_cursor(
@@ -178,9 +186,7 @@ impl Store for DynamoStore {
         read_at: UnixMillis,
     ) -> Result<Cursor, StoreError> {
         let peer = peer_of(conversation, user)?;
-        let now = self.clock.now().max(self.reading());
-        self.check_time(now).await?;
-        let reading = Reading::of(self, read_at);
+        let reading = self.checked(read_at).await?;
         self.raise_to(user, &peer, cursor, &reading).await
     }
 
