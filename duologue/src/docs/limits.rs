@@ -28,7 +28,7 @@ const CRATES: [(&str, &str); 8] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 49] = [
+const NO_LIMITS: [(&str, &str); 50] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -72,6 +72,7 @@ const NO_LIMITS: [(&str, &str); 49] = [
     ("duologue_presence", "MIN_HINTS"),
     ("duologue_runtime", "MIN_SWEEP_KEYS"),
     ("duologue_runtime", "BUDGET_WINDOW"),
+    ("duologue_runtime", "MAX_TRACEPARENT_BYTES"),
     ("duologue_runtime", "RECONNECT_BASE"),
     ("duologue_runtime", "RELOAD_INTERVAL"),
     ("duologue_runtime", "RETRY_BASE"),

@@ -23,6 +23,8 @@ use system::{NODES, System};
 const WRITE_BUDGET: f64 = 1.8;
 /// Read units per message, at most.
 const READ_BUDGET: f64 = 2.3;
+/// Of messages that are typed one by one, each of which needs two look-ups of its own.
+const TYPED_READ_BUDGET: f64 = 2.6;
 
 /// Write and read units of a session that begins, at most.
 const BEGIN_BUDGET: (f64, f64) = (2.5, 12.0);
@@ -35,14 +37,14 @@ const WINDOWS: u64 = 6;
 #[tokio::test(start_paused = true)]
 async fn messages_of_bursts_cost_no_more_than_the_budget_with_syncs_and_all() {
     let costs = talk(Mix::AtOnce).await;
-    assert_within_budget(&costs.messages);
-    assert_within_budget(&costs.messages_and_syncs);
+    assert_within(&costs.messages, READ_BUDGET);
+    assert_within(&costs.messages_and_syncs, READ_BUDGET);
 }
 
 /// Nothing comes together here: each message, and what follows it, stands alone.
 #[tokio::test(start_paused = true)]
-async fn messages_that_are_typed_one_by_one_cost_no_more_than_the_budget() {
-    assert_within_budget(&talk(Mix::Typed).await.messages);
+async fn messages_that_are_typed_one_by_one_cost_no_more_than_theirs() {
+    assert_within(&talk(Mix::Typed).await.messages, TYPED_READ_BUDGET);
 }
 
 struct Costs {
@@ -67,9 +69,9 @@ async fn talk(mix: Mix) -> Costs {
     costs
 }
 
-fn assert_within_budget(table: &Table) {
+fn assert_within(table: &Table, reads: f64) {
     assert!(table.writes() <= WRITE_BUDGET, "{table}");
-    assert!(table.reads() <= READ_BUDGET, "{table}");
+    assert!(table.reads() <= reads, "{table}");
     // Or what was counted was not all.
     assert!(table.writes() > 1.0 && table.reads() > 0.0, "{table}");
 }

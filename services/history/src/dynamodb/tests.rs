@@ -408,7 +408,8 @@ async fn a_replica_that_refuses_leaves_the_rotation_and_comes_back() {
     }
     // It alone does not reach DynamoDB.
     world.faults.plan("GetItem", [Fault::FailBefore; 30]);
-    tokio::time::sleep(PROBE_INTERVAL * 3).await;
+    // A probe is repeated with pauses, which are random.
+    tokio::time::sleep(PROBE_INTERVAL * 10).await;
     assert!(!state().0);
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(state(), (true, false));
