@@ -703,42 +703,35 @@ proptest! {
 /// (`docs/proof.md`).
 #[cfg(feature = "faults")]
 mod mutants {
-    use duologue_runtime::faults::{Mutant, plant, proof};
+    use duologue_runtime::caught;
+    use duologue_runtime::faults::proof::{Caught, each_is_caught, the_table_says};
 
     use super::{dynamodb, memory};
 
     /// By one test per engine.
-    macro_rules! caught {
+    macro_rules! by_both {
         ($($mutant:ident by $test:ident,)*) => {
-            &[$((Mutant::$mutant, stringify!($test), [memory::$test, dynamodb::$test]),)*]
+            caught! {
+                $(file!() => $mutant by memory::$test,
+                file!() => $mutant by dynamodb::$test,)*
+            }
         };
     }
 
-    const CAUGHT: &[(Mutant, &str, [fn(); 2])] = caught!(
+    const CAUGHT: &[Caught] = by_both! {
         CleanUpBySession by a_clean_up_by_an_older_number_leaves_a_session_that_registered_again,
         LateRegistrationWins by a_late_registration_does_not_replace_its_successor,
         ReleaseJustDeletes by a_late_release_does_not_remove_its_successor,
         LowerConnectNumberWins by many_registrations_at_once_leave_the_highest_number,
-    );
+    };
 
     #[test]
     fn every_planted_fault_fails_the_test_of_its_rule_which_passes_without_it() {
-        for (mutant, name, tests) in CAUGHT {
-            for (engine, test) in ["memory", "dynamodb"].iter().zip(tests) {
-                let planted = plant(*mutant);
-                let caught = proof::fails(*test, file!());
-                drop(planted);
-                assert!(caught, "{} escapes {name} on {engine}", mutant.name());
-                test();
-            }
-        }
+        each_is_caught(CAUGHT);
     }
 
     #[test]
     fn the_table_says_what_is_caught_here() {
-        let caught = CAUGHT
-            .iter()
-            .map(|(mutant, name, _)| (mutant.name(), *name));
-        assert_eq!(proof::caught_in("directory"), caught.collect());
+        the_table_says("directory", CAUGHT);
     }
 }
