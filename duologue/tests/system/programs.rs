@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_runtime::clock::{Clock as _, SystemClock};
-use duologue_runtime::process::ProcessError;
+use duologue_runtime::process::{InnerListeners, ProcessError};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -62,34 +62,40 @@ fn flags(dir: &Path, more: &[&str]) -> Vec<String> {
 }
 
 async fn history_at(dir: &Path, port: u16) -> Served {
-    use duologue_history::serve::{Listeners, ServeConfig, serve};
+    use duologue_history::serve::{ServeConfig, serve};
     let data = dir.display().to_string();
     let config = ServeConfig::parse_from(flags(dir, &["--data", &data]));
-    let ((internal, inner), (watched, admin)) = (listen(port).await, listen(0).await);
-    let shutdown = Shutdown::new(GRACE);
-    let listeners = Listeners {
-        inner: internal,
-        admin: watched,
-    };
-    let task = task::spawn("history", serve(config, listeners, shutdown.clone()));
-    Served {
-        inner,
-        admin,
-        shutdown,
-        task,
-    }
+    inside("history", port, |listeners, shutdown| {
+        serve(config, listeners, shutdown)
+    })
+    .await
 }
 
 async fn presence(dir: &Path) -> Served {
-    use duologue_presence::serve::{Listeners, ServeConfig, serve};
+    use duologue_presence::serve::{ServeConfig, serve};
     let config = ServeConfig::parse_from(flags(dir, &[]));
-    let ((internal, inner), (watched, admin)) = (listen(0).await, listen(0).await);
+    inside("presence", 0, |listeners, shutdown| {
+        serve(config, listeners, shutdown)
+    })
+    .await
+}
+
+/// A service that only other services call.
+async fn inside<F>(
+    name: &'static str,
+    port: u16,
+    serve: impl FnOnce(InnerListeners, Shutdown) -> F,
+) -> Served
+where
+    F: Future<Output = Result<(), ProcessError>> + Send + 'static,
+{
+    let ((internal, inner), (watched, admin)) = (listen(port).await, listen(0).await);
     let shutdown = Shutdown::new(GRACE);
-    let listeners = Listeners {
+    let listeners = InnerListeners {
         inner: internal,
         admin: watched,
     };
-    let task = task::spawn("presence", serve(config, listeners, shutdown.clone()));
+    let task = task::spawn(name, serve(listeners, shutdown.clone()));
     Served {
         inner,
         admin,

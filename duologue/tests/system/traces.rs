@@ -14,7 +14,7 @@ use clap::Parser as _;
 use duologue_proto::chat::v1::SendMessageRequest;
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_runtime::metrics::BuildInfo;
-use duologue_runtime::process::ProcessError;
+use duologue_runtime::process::{InnerListeners, ProcessError};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use duologue_runtime::telemetry::{self, LogFormat, TelemetryConfig};
@@ -145,23 +145,23 @@ impl Programs {
         let (presence, knows) = bind();
         let mut threads = vec![
             {
-                use duologue_history::serve::{Listeners, ServeConfig, serve};
+                use duologue_history::serve::{ServeConfig, serve};
                 let config = ["history", "--internal-listen=127.0.0.1:0", "--data=memory"];
                 let config = ServeConfig::parse_from(config);
                 let shutdown = shutdown.clone();
                 program("history", collector.listen("history").await, || {
                     let (inner, admin) = (taken(history), taken(bind().0));
-                    serve(config, Listeners { inner, admin }, shutdown)
+                    serve(config, InnerListeners { inner, admin }, shutdown)
                 })
             },
             {
-                use duologue_presence::serve::{Listeners, ServeConfig, serve};
+                use duologue_presence::serve::{ServeConfig, serve};
                 let config = ["presence", "--internal-listen=127.0.0.1:0"];
                 let config = ServeConfig::parse_from(config);
                 let shutdown = shutdown.clone();
                 program("presence", collector.listen("presence").await, || {
                     let (inner, admin) = (taken(presence), taken(bind().0));
-                    serve(config, Listeners { inner, admin }, shutdown)
+                    serve(config, InnerListeners { inner, admin }, shutdown)
                 })
             },
         ];

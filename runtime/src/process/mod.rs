@@ -215,6 +215,25 @@ impl InnerDoor {
     }
 }
 
+/// Where a process is called that only other services call.
+#[derive(Debug)]
+pub struct InnerListeners {
+    /// By other services.
+    pub inner: TcpListener,
+    /// By operators.
+    pub admin: TcpListener,
+}
+
+impl InnerListeners {
+    /// Listens.
+    pub async fn bind(inner: &InnerArgs, process: &ProcessArgs) -> io::Result<Self> {
+        Ok(Self {
+            inner: bind(inner.internal_listen).await?,
+            admin: bind(process.admin_listen).await?,
+        })
+    }
+}
+
 /// Serves a process that only other services call, until it has drained: not ready,
 /// calls ended, numbers last.
 pub async fn serve_inner(

@@ -14,10 +14,10 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::address::Address;
 use super::network::{Link, Network, open};
-use super::retry::full_jitter;
 use super::view::{State, View};
 use super::{PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_BASE, RECONNECT_MAX};
-use crate::clock::Random;
+use crate::backoff::full_jitter;
+use crate::clock::{Random, RandomExt as _};
 use crate::inner::Credentials;
 
 /// What all keepers of a service share.
@@ -55,7 +55,7 @@ pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
         };
         keepers.fail(&address, why, failures == 0);
         sleep(full_jitter(
-            &*keepers.random,
+            keepers.random.number(),
             RECONNECT_BASE,
             RECONNECT_MAX,
             failures,

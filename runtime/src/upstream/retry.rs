@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tower::retry::budget::{Budget as _, TpsBudget};
 
+use crate::backoff::full_jitter;
 use crate::clock::{Random, RandomExt as _};
 
 /// How often one call is tried.
@@ -48,20 +49,7 @@ impl RetryBudget {
 
 /// How long to wait before the retry after so many failures.
 pub(super) fn retry_delay(random: &dyn Random, failures: u32) -> Duration {
-    full_jitter(random, RETRY_BASE, RETRY_MAX, failures)
-}
-
-/// A time between zero and `base`, doubled for each failure before, up to `max`:
-/// those who failed together do not come back together.
-pub(super) fn full_jitter(
-    random: &dyn Random,
-    base: Duration,
-    max: Duration,
-    failures: u32,
-) -> Duration {
-    let longest = base.saturating_mul(2_u32.saturating_pow(failures)).min(max);
-    let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(random.number() % nanos.max(1))
+    full_jitter(random.number(), RETRY_BASE, RETRY_MAX, failures)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use duologue_proto::ids::Incarnation;
 use duologue_proto::presence::{Lease, Renewed};
+use duologue_runtime::backoff::full_jitter;
 use duologue_runtime::clock::RandomExt as _;
 use duologue_runtime::lease::{Holder, RENEW_INTERVAL, ReadTime};
 use tokio::sync::watch;
@@ -203,10 +204,9 @@ impl Keeper {
         true
     }
 
-    /// Full jitter: nodes that lost their leases together do not come back together.
     fn take_pause(&self) -> Duration {
-        let millis = u64::try_from(TAKE_PAUSE.as_millis()).unwrap_or(1).max(1);
-        Duration::from_millis(1 + self.core.random.number() % millis)
+        let pause = full_jitter(self.core.random.number(), TAKE_PAUSE, TAKE_PAUSE, 0);
+        pause.max(Duration::from_millis(1))
     }
 
     /// Takes a lease; returns whether the node may count on it.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
 use duologue_runtime::metrics::BuildInfo;
-use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready, serve_inner};
+use duologue_runtime::process::{
+    InnerDoor, InnerListeners, Process, ProcessError, print_ready, serve_inner,
+};
 use duologue_runtime::server::Health;
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
-use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 pub use crate::config::ServeConfig;
@@ -28,28 +29,16 @@ const SERVICE: &str = "duologue.history.v1.HistoryService";
 /// The folder of the history, below the data directory, as in the one process.
 const FOLDER: &str = "history";
 
-/// Where a process is called.
-#[derive(Debug)]
-pub struct Listeners {
-    /// By other services.
-    pub inner: TcpListener,
-    /// By operators.
-    pub admin: TcpListener,
-}
-
 /// Listens, says so, and serves until a signal.
 pub async fn run(config: ServeConfig, shutdown: Shutdown) -> Result<(), ProcessError> {
-    let listeners = Listeners {
-        inner: bind(config.inner.internal_listen).await?,
-        admin: bind(config.process.admin_listen).await?,
-    };
+    let listeners = InnerListeners::bind(&config.inner, &config.process).await?;
     serve(config, listeners, shutdown).await
 }
 
 /// Serves until the process has drained.
 pub async fn serve(
     config: ServeConfig,
-    listeners: Listeners,
+    listeners: InnerListeners,
     shutdown: Shutdown,
 ) -> Result<(), ProcessError> {
     let credentials = config.inner.credentials()?;

@@ -117,7 +117,7 @@ impl Link {
     /// next try; `random` spreads it.
     pub(crate) fn broke(&mut self, random: u64) -> Duration {
         self.sent = 0;
-        let pause = backoff(self.failures, LINK_PAUSE, MAX_LINK_PAUSE, random);
+        let pause = backoff(random, LINK_PAUSE, MAX_LINK_PAUSE, self.failures);
         self.failures = self.failures.saturating_add(1);
         pause
     }

@@ -18,6 +18,7 @@ use duologue_proto::presence::Route;
 use duologue_runtime::telemetry::propagation::Trace;
 use tokio::time::Instant;
 
+use super::backoff;
 use super::news::{Announcement, Buffer, News};
 
 /// Users who are looked up at the same time.
@@ -270,7 +271,7 @@ impl Lookups {
                 self.bound_hints();
             }
         }
-        let pause = backoff(self.failures, LOOKUP_PAUSE, MAX_LOOKUP_PAUSE, random);
+        let pause = backoff(random, LOOKUP_PAUSE, MAX_LOOKUP_PAUSE, self.failures);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause);
     }
@@ -294,11 +295,4 @@ impl Lookups {
             self.add(user, entry.news);
         }
     }
-}
-
-/// How long to wait after so many failures: full jitter below a bound that doubles.
-pub(super) fn backoff(failures: u32, first: Duration, max: Duration, random: u64) -> Duration {
-    let bound = first.saturating_mul(1 << failures.min(16)).min(max);
-    let millis = u64::try_from(bound.as_millis()).unwrap_or(u64::MAX).max(1);
-    Duration::from_millis(1 + random % millis)
 }

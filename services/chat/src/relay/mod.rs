@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, NodeId, UserId};
 use duologue_proto::presence::{Liveness, NodeInfo, PresenceError, Route};
+use duologue_runtime::backoff::full_jitter;
 use duologue_runtime::clock::{Random, RandomExt as _};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::task;
@@ -35,7 +36,7 @@ use tracing::Instrument as _;
 
 use self::link::Link;
 pub use self::link::{ANSWER_TIMEOUT, BATCH_BYTES, LINK_PAUSE, MAX_IN_FLIGHT, MAX_LINK_PAUSE};
-use self::lookups::{ForAll, Lookup, Lookups, backoff};
+use self::lookups::{ForAll, Lookup, Lookups};
 pub use self::lookups::{
     LOOKUP_PAUSE, MAX_HINTS, MAX_LOOKUP_PAUSE, MAX_LOOKUPS, MAX_RECEIPT_ROUTES, RECEIPT_ROUTES_AGE,
 };
@@ -410,4 +411,9 @@ fn remove(shared: Arc<Shared>, route: Route) -> Question {
         tracing::debug!(user.id = %route.user, removed = ?removed, "a stale route");
         Answer::Removed
     })
+}
+
+/// How long to wait after so many failures; never nothing, or a driver would not rest.
+fn backoff(random: u64, first: Duration, max: Duration, failures: u32) -> Duration {
+    full_jitter(random, first, max, failures).max(Duration::from_millis(1))
 }

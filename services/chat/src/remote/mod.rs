@@ -18,6 +18,7 @@ pub use self::presence::{HOME_STAY, MAX_CHANGES, MAX_HOME_FAILURES, RemotePresen
 use std::time::Duration;
 
 use duologue_proto::wire::InvalidField;
+use duologue_runtime::backoff::full_jitter;
 use duologue_runtime::clock::{Random, RandomExt as _};
 use tonic::{Request, Status};
 
@@ -41,11 +42,9 @@ pub struct Replica {
     pub connection: Connection,
 }
 
-/// Full jitter: anything up to a bound that doubles with every failure.
+/// Before a stream is opened again.
 fn pause(failures: u32, random: &dyn Random) -> Duration {
-    let doubled = FIRST_PAUSE.saturating_mul(1 << failures.min(16));
-    let most = u64::try_from(doubled.min(MAX_PAUSE).as_micros()).unwrap_or(u64::MAX);
-    Duration::from_micros(random.number() % (most + 1))
+    full_jitter(random.number(), FIRST_PAUSE, MAX_PAUSE, failures)
 }
 
 /// A call that ends within [`CALL_TIMEOUT`] on both sides.

@@ -9,6 +9,7 @@ use duologue_dynamodb::sdk::config::http::HttpResponse;
 use duologue_dynamodb::sdk::error::{ProvideErrorMetadata, SdkError};
 use duologue_dynamodb::{Failure, classify};
 use duologue_proto::presence::PresenceError;
+use duologue_runtime::backoff::full_jitter;
 use duologue_runtime::clock::{Random, RandomExt as _};
 use tokio::time::sleep;
 use tracing::{debug, error};
@@ -90,11 +91,8 @@ fn tell(failure: &Failure) {
     }
 }
 
-/// With full jitter.
 async fn pause(random: &dyn Random, tries: u32) {
-    if tries > 0 {
-        let most = RETRY_PAUSE.saturating_mul(1 << (tries - 1));
-        let most = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-        sleep(Duration::from_millis(random.number() % most.max(1))).await;
+    if let Some(failures) = tries.checked_sub(1) {
+        sleep(full_jitter(random.number(), RETRY_PAUSE, Duration::MAX, failures)).await;
     }
 }
