@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use duologue_chat::ports::{Channel, InvalidAddress, Nodes, Presence as _};
 use duologue_chat::remote::{RemoteHistory, RemotePresence, Replica};
-use duologue_chat::{Chat as Node, ChatConfig, OtherNodes, Parts, Visibility};
+use duologue_chat::{Chat as Node, OtherNodes, Parts};
 use duologue_history::HistoryServer;
 use duologue_history::history::History;
 use duologue_history::memory::MemoryStore;
@@ -18,11 +18,10 @@ use duologue_proto::chat::v1::{Availability, DeferredReason, GetPresenceRequest,
 use duologue_proto::ids::{DeviceId, Incarnation, NodeId, SessionId, UnixMillis, UserId};
 use duologue_proto::presence::{ConnectNumber, Lease, NodeInfo, Registered, Renewed, Route};
 use duologue_proto::{DESCRIPTOR_SET, INTERNAL_DESCRIPTOR_SET};
-use duologue_runtime::auth::{AuthError, Identity, bearer};
+use duologue_runtime::auth::{AuthError, Identity};
 use duologue_runtime::clock::{Clock, Random, SystemClock, SystemRandom};
 use duologue_runtime::inner::Credentials;
 use duologue_runtime::metrics::{BuildInfo, Metrics};
-use duologue_runtime::rate::RateLimit;
 use duologue_runtime::refusal::Reason;
 use duologue_runtime::server::{self, Authenticate, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
@@ -35,11 +34,11 @@ use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
 
-use crate::support::calls::{Bearer, client, history, seqs, text_of};
+use crate::support::calls::{history, seqs, text_of};
 use crate::support::frames::{advance, hello, send, send_after};
 use crate::support::link::{Link, Way};
+use crate::support::node::{chat_at, config, identity};
 use crate::support::refused::assert_refused;
 use crate::support::session::delivered;
 use crate::support::{Chat, Session, soon};
@@ -196,32 +195,8 @@ fn serve(
     task::spawn("server", async move { serve.await.unwrap() });
 }
 
-/// Users say who they are: tokens are another matter.
-fn identity(headers: &tonic::codegen::http::HeaderMap) -> Result<Identity, AuthError> {
-    let user = UserId::parse(bearer(headers)?).map_err(AuthError::BadSubject)?;
-    let expires_at = SystemClock.now().plus(Duration::from_hours(1));
-    Ok(Identity { user, expires_at })
-}
-
-fn config(node: NodeId) -> ChatConfig {
-    let rate = RateLimit {
-        per_second: 10_000,
-        burst: 10_000,
-    };
-    ChatConfig {
-        node,
-        max_text_bytes: 8_192,
-        visibility: Visibility::Everyone,
-        sends: rate,
-        connects: rate,
-        sessions_per_user: 32,
-        sessions_per_address: 1_000,
-    }
-}
-
 async fn chat(node: &Started, user: &str) -> Chat {
-    let endpoint = Endpoint::from_shared(format!("http://{}", node.address)).unwrap();
-    client(endpoint.connect().await.unwrap(), Bearer::new(user))
+    chat_at(node.address, user).await
 }
 
 async fn online(node: &Started, user: &str) -> Session {

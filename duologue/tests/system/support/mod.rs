@@ -4,6 +4,7 @@ pub(crate) mod calls;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod link;
+pub(crate) mod node;
 pub(crate) mod raw;
 pub(crate) mod refused;
 pub(crate) mod server;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use duologue::ports::{LocalHistory, LocalPresence};
 use duologue_chat::ports::{self, Dial, InvalidAddress, Nodes, channel};
-use duologue_chat::{Chat as Node, ChatConfig, OtherNodes, Parts, Visibility};
+use duologue_chat::{Chat as Node, OtherNodes, Parts};
 use duologue_history::history::History;
 use duologue_history::memory::MemoryStore;
 use duologue_presence::directory::{Directory, Lease, Renewed};
@@ -17,10 +17,8 @@ use duologue_presence::lease::{Observer, POLL_INTERVAL};
 use duologue_presence::{MemoryDirectory, Nodes as Known, Presence};
 use duologue_proto::ids::{NodeId, UnixMillis, UserId};
 use duologue_proto::presence::{NodeInfo, PresenceError, Registered, Route, UserPresence};
-use duologue_runtime::auth::{AuthError, Identity, bearer};
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
-use duologue_runtime::rate::RateLimit;
 use duologue_runtime::server::{self, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
@@ -31,7 +29,7 @@ use tonic::service::Routes;
 use tonic::transport::{Endpoint, Server};
 
 use crate::support::Chat;
-use crate::support::calls::{Bearer, client};
+use crate::support::node::{chat_at, config, identity};
 
 /// What the nodes share.
 pub(super) struct Cluster {
@@ -142,8 +140,7 @@ impl Cluster {
 impl Running {
     /// A client of this node.
     pub(super) async fn chat(&self, user: &str) -> Chat {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
-        client(endpoint.connect().await.unwrap(), Bearer::new(user))
+        chat_at(self.address, user).await
     }
 
     /// How many batches the other nodes have acknowledged.
@@ -282,28 +279,5 @@ impl ports::Presence for Gate {
 
     fn watch(&self) -> broadcast::Receiver<UserPresence> {
         self.presence.watch()
-    }
-}
-
-/// Users say who they are: tokens are another matter.
-fn identity(headers: &tonic::codegen::http::HeaderMap) -> Result<Identity, AuthError> {
-    let user = UserId::parse(bearer(headers)?).map_err(AuthError::BadSubject)?;
-    let expires_at = SystemClock.now().plus(Duration::from_hours(1));
-    Ok(Identity { user, expires_at })
-}
-
-fn config(node: NodeId) -> ChatConfig {
-    let rate = RateLimit {
-        per_second: 10_000,
-        burst: 10_000,
-    };
-    ChatConfig {
-        node,
-        max_text_bytes: 8_192,
-        visibility: Visibility::Everyone,
-        sends: rate,
-        connects: rate,
-        sessions_per_user: 32,
-        sessions_per_address: 1_000,
     }
 }

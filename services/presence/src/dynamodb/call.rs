@@ -93,6 +93,12 @@ fn tell(failure: &Failure) {
 
 async fn pause(random: &dyn Random, tries: u32) {
     if let Some(failures) = tries.checked_sub(1) {
-        sleep(full_jitter(random.number(), RETRY_PAUSE, Duration::MAX, failures)).await;
+        sleep(full_jitter(
+            random.number(),
+            RETRY_PAUSE,
+            Duration::MAX,
+            failures,
+        ))
+        .await;
     }
 }
