@@ -9,6 +9,8 @@ mod codegen;
 mod dynamodb_local;
 #[cfg(feature = "e2e")]
 mod e2e;
+#[cfg(feature = "e2e")]
+mod signal;
 mod simulate;
 
 use std::path::{Path, PathBuf};

@@ -12,8 +12,8 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::plan::Plan;
-use super::process::signal;
 use super::{Cluster, PROFILE};
+use crate::signal;
 
 /// How long anything may take that a user waits for, the death of a node included.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -49,7 +49,7 @@ async fn talk(cluster: &mut Cluster, plan: &Plan, users: &Users<'_>) -> Result<(
     bob.hears("from one node to the other").await?;
 
     let killed = cluster.server(NODES[0])?;
-    signal("KILL", killed.process()).await?;
+    signal::send("KILL", killed.process()).await?;
     users
         .send(("alice", "bob"), "while a node is dead", second)
         .await?;

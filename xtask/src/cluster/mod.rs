@@ -7,8 +7,8 @@
 
 mod check;
 mod compose;
-mod plan;
-mod process;
+pub(crate) mod plan;
+pub(crate) mod process;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use crate::dynamodb_local::{self, Data, DynamoDbLocal};
 use crate::e2e;
 
 /// What is run of docker-compose.yml.
-const PROFILE: &str = "split";
+pub(crate) const PROFILE: &str = "split";
 /// Where logs and volumes are.
 const FOLDER: &str = "target/cluster";
 
@@ -162,7 +162,8 @@ impl Cluster {
     }
 }
 
-async fn dynamodb(root: &Path, port: u16, data: PathBuf) -> Result<DynamoDbLocal> {
+/// Starts the one thing that is not ours.
+pub(crate) async fn dynamodb(root: &Path, port: u16, data: PathBuf) -> Result<DynamoDbLocal> {
     let program = dynamodb_local::fetch(root)?;
     DynamoDbLocal::start(&program, &Data::Folder(data), port).await
 }

@@ -17,21 +17,21 @@ const DYNAMODB_PORT: u16 = 8_000;
 const ANY: &str = "0.0.0.0";
 
 /// Everything, in the order in which it is started.
-pub(super) struct Plan {
-    pub(super) steps: Vec<Step>,
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
     /// The folders that stand for volumes.
-    pub(super) volumes: BTreeSet<String>,
+    pub(crate) volumes: BTreeSet<String>,
 }
 
 /// One service.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) name: String,
-    pub(super) kind: Kind,
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     DynamoDb {
         port: u16,
         data: PathBuf,
@@ -46,16 +46,16 @@ pub(super) enum Kind {
 
 /// What is run.
 #[derive(Debug, Clone)]
-pub(super) struct Line {
-    pub(super) program: String,
-    pub(super) arguments: Vec<String>,
-    pub(super) environment: BTreeMap<String, String>,
+pub(crate) struct Line {
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: BTreeMap<String, String>,
 }
 
 impl Plan {
     /// Plans a profile of the file. Data stand below `folder`; published ports are as
     /// published, or free ones.
-    pub(super) fn of(root: &Path, profile: &str, folder: &Path, published: bool) -> Result<Self> {
+    pub(crate) fn of(root: &Path, profile: &str, folder: &Path, published: bool) -> Result<Self> {
         let services = compose::read(root, profile)?;
         let places = Places::of(&services, published)?;
         let (mut steps, mut volumes) = (Vec::new(), BTreeSet::new());
@@ -76,7 +76,7 @@ impl Plan {
     }
 
     /// Where a service listens, by a part of the flag's name.
-    pub(super) fn listens(&self, service: &str, what: &str) -> Result<SocketAddr> {
+    pub(crate) fn listens(&self, service: &str, what: &str) -> Result<SocketAddr> {
         let listens = self.steps.iter().find_map(|step| match &step.kind {
             Kind::Server { listens, .. } if step.name == service => Some(listens),
             Kind::Server { .. } | Kind::DynamoDb { .. } | Kind::Once(_) => None,

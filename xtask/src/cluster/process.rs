@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::Line;
+use crate::signal;
 
 /// How long a server may take to be ready, and a command to end.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -25,9 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where programs and logs are.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) programs: PathBuf,
-    pub(super) folder: PathBuf,
+pub(crate) struct Place {
+    pub(crate) programs: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Place {
@@ -47,13 +48,48 @@ impl Place {
     }
 
     /// Runs a command to its end.
-    pub(super) async fn run(&self, line: &Line) -> Result<()> {
+    pub(crate) async fn run(&self, line: &Line) -> Result<()> {
         let ended = timeout(LIMIT, self.command(line).output()).await;
         let output = ended.with_context(|| format!("{line} does not end"))?;
         let output = output.with_context(|| format!("cannot run {}", line.program))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{line} failed:\n{errors}");
         Ok(())
+    }
+
+    /// Starts a server, whose output is added to its log.
+    pub(crate) fn spawn(&self, run: &Line, log: &File) -> Result<Child> {
+        let mut command = self.command(run);
+        command.stdout(log.try_clone()?).stderr(log.try_clone()?);
+        let child = command.spawn();
+        child.with_context(|| format!("cannot run {}", run.program))
+    }
+
+    /// Waits until the health check of a server succeeds, and no longer than this.
+    pub(crate) async fn healthy(&self, name: &str, health: &Line, limit: Duration) -> Result<()> {
+        let limit = Instant::now() + limit;
+        loop {
+            let Err(error) = self.run(health).await else {
+                return Ok(());
+            };
+            if Instant::now() > limit {
+                bail!("{name} is not ready: {error}\n{}", self.evidence(name));
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// An empty log of a server.
+    pub(crate) fn make_log(&self, name: &str) -> Result<File> {
+        File::create(self.log(name)).context("cannot write a log")
+    }
+
+    /// What a server has said last.
+    pub(crate) fn evidence(&self, name: &str) -> String {
+        let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(20)..].join("\n");
+        format!("its log ends:\n{last}")
     }
 
     fn log(&self, name: &str) -> PathBuf {
@@ -80,8 +116,8 @@ pub(super) struct Server {
 impl Server {
     /// Starts it, and does not wait until it is ready.
     pub(super) fn start(name: &str, place: &Place, run: Line, health: Line) -> Result<Self> {
-        let log = File::create(place.log(name)).context("cannot write a log")?;
-        let first = spawn(place, &run, &log)?;
+        let log = place.make_log(name)?;
+        let first = place.spawn(&run, &log)?;
         let (stop, stopped) = oneshot::channel();
         let (tell, process) = watch::channel(first.id().unwrap_or_default());
         let mut keeper = JoinSet::new();
@@ -117,19 +153,7 @@ impl Server {
 
     /// Waits until its health check succeeds.
     pub(super) async fn healthy(&self) -> Result<()> {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            let Err(error) = self.place.run(&self.health).await else {
-                return Ok(());
-            };
-            if Instant::now() > limit {
-                let log = std::fs::read_to_string(self.place.log(&self.name)).unwrap_or_default();
-                let lines: Vec<&str> = log.lines().collect();
-                let last = lines[lines.len().saturating_sub(20)..].join("\n");
-                bail!("{} is not ready: {error}\nits log ends:\n{last}", self.name);
-            }
-            sleep(POLL).await;
-        }
+        self.place.healthy(&self.name, &self.health, LIMIT).await
     }
 
     /// Tells it to end, and waits.
@@ -161,7 +185,7 @@ impl Kept {
                 _ = &mut stopped => return Ok(()),
                 () = sleep(PAUSE) => {}
             }
-            child = spawn(&self.place, &self.run, &self.log)?;
+            child = self.place.spawn(&self.run, &self.log)?;
             let process = child.id().unwrap_or_default();
             self.process.send_replace(process);
             crate::say(&format!(
@@ -176,17 +200,10 @@ impl Kept {
     }
 }
 
-fn spawn(place: &Place, run: &Line, log: &File) -> Result<Child> {
-    let mut command = place.command(run);
-    command.stdout(log.try_clone()?).stderr(log.try_clone()?);
-    let child = command.spawn();
-    child.with_context(|| format!("cannot run {}", run.program))
-}
-
 /// TERM, as Compose does, and KILL when that takes too long.
-async fn end(name: &str, mut child: Child) -> Result<()> {
+pub(crate) async fn end(name: &str, mut child: Child) -> Result<()> {
     if let Some(process) = child.id() {
-        signal("TERM", process).await?;
+        signal::send("TERM", process).await?;
     }
     match timeout(STOP_LIMIT, child.wait()).await {
         Ok(status) => {
@@ -198,18 +215,7 @@ async fn end(name: &str, mut child: Child) -> Result<()> {
     }
 }
 
-/// Sends a signal, by its name without `SIG`.
-pub(super) async fn signal(name: &str, process: u32) -> Result<()> {
-    let arguments = ["-s".to_owned(), name.to_owned(), process.to_string()];
-    let status = Command::new("kill").args(arguments).status().await;
-    ensure!(
-        status.context("cannot run kill")?.success(),
-        "process {process} has ended"
-    );
-    Ok(())
-}
-
 /// Makes the folder with its parents.
-pub(super) fn make(folder: &Path) -> Result<()> {
+pub(crate) fn make(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

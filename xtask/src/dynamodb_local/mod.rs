@@ -18,9 +18,9 @@ pub(crate) use self::fetch::fetch;
 pub(crate) use self::server::{Data, DynamoDbLocal};
 
 /// The standard variable that says where the tests find DynamoDB.
-pub(crate) const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 /// What the tests are asked with: any credentials do, no region is real.
-pub(crate) const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 3] = [
     ("AWS_ACCESS_KEY_ID", "local"),
     ("AWS_SECRET_ACCESS_KEY", "local"),
     ("AWS_REGION", "us-east-1"),

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::call::call;
+use crate::signal;
 
 const MAIN_CLASS: &str = "software.amazon.dynamodb.services.local.main.ServerRunner";
 /// How long it may take to answer, or to end.
@@ -125,13 +126,7 @@ impl DynamoDbLocal {
 
     async fn signal(&self, name: &str) -> Result<()> {
         let process = self.child.id().context("DynamoDB Local has ended")?;
-        let status = Command::new("kill")
-            .args(["-s", name, &process.to_string()])
-            .status()
-            .await
-            .context("cannot run kill")?;
-        ensure!(status.success(), "DynamoDB Local has ended");
-        Ok(())
+        signal::send(name, process).await
     }
 }
 

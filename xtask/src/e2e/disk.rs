@@ -68,10 +68,11 @@ async fn failing_sync(setup: &Setup) -> Result<String> {
         note(&loads, &Event::Heal);
         Ok((seen, server))
     };
-    let place = (addresses.as_slice(), folder.path());
+    let data = folder.path().join("data");
+    let place = (addresses.as_slice(), data.as_path());
     let ((seen, server), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
-    let (unanswered, duplicates) = met(&records)?;
+    let (unanswered, duplicates) = met(&records);
     Ok(format!(
         "{seen}; it met {unanswered} sends without an answer, {duplicates} retries were duplicates"
     ))
@@ -102,10 +103,10 @@ async fn full_disk(setup: &Setup) -> Result<String> {
         note(&loads, &Event::Heal);
         Ok((seen, server, filled))
     };
-    let place = (addresses.as_slice(), folder.path());
+    let place = (addresses.as_slice(), data.as_path());
     let ((seen, server, filled), records) = drive(&loads, place, breaks, &setup.records).await?;
     healed(&server, &probe).await?;
-    let (unanswered, duplicates) = met(&records)?;
+    let (unanswered, duplicates) = met(&records);
     let filled = filled.as_millis();
     Ok(format!(
         "full after {filled} ms; {seen}; it met {unanswered} sends without an answer, {duplicates} retries were duplicates"
@@ -261,7 +262,7 @@ impl Probe {
             .connect_lazy();
         let probe = Self {
             chat: ChatServiceClient::new(channel),
-            token: token(&setup.program, folder, PROBE).await?,
+            token: token(&setup.program, &folder.join("data"), PROBE).await?,
         };
         probe.send().await?;
         Ok(probe)

@@ -117,7 +117,7 @@ impl Talker {
             .context("cannot connect")?;
         Ok(Self {
             client: ChatServiceClient::new(channel),
-            token: token(&setup.program, folder, user).await?,
+            token: token(&setup.program, &folder.join("data"), user).await?,
         })
     }
 

@@ -148,7 +148,8 @@ async fn run_one(setup: &Setup, load: &Load) -> Result<Tally> {
     let addresses = [server.grpc()];
     let breaks = run.kill_all(server, &moments);
     let loads = std::slice::from_ref(load);
-    let place = (addresses.as_slice(), folder.path());
+    let data = folder.path().join("data");
+    let place = (addresses.as_slice(), data.as_path());
     let ((server, deaths), records) = drive(loads, place, breaks, &setup.records).await?;
     drop(server);
     let mut tally = Tally::default();

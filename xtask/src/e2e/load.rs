@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use conformance::check::{Violation, check};
 use conformance::driver::{self, Kind};
 use conformance::event::Event;
@@ -53,9 +53,9 @@ impl Load {
         }
     }
 
-    fn options(&self, addresses: &[SocketAddr], folder: &Path) -> driver::Options {
+    fn options(&self, addresses: &[SocketAddr], data: &Path) -> driver::Options {
         driver::Options {
-            data: folder.join("data"),
+            data: data.to_path_buf(),
             load: driver::Load {
                 addresses: addresses.to_vec(),
                 users: self.users,
@@ -84,15 +84,16 @@ impl Load {
 }
 
 /// Drives a server until the end, while `breaks` does to it whatever it does; then
-/// checks the records, and returns them. Those of a run that fails are saved.
+/// checks the records, and returns them. Those of a run that fails are saved. `data` is
+/// the folder with the development key.
 pub(super) async fn drive<T>(
     loads: &[Load],
-    (addresses, folder): (&[SocketAddr], &Path),
+    (addresses, data): (&[SocketAddr], &Path),
     breaks: impl Future<Output = Result<T>>,
     records: &Path,
 ) -> Result<(T, Vec<Record>)> {
     let drivers = loads.iter().map(|load| {
-        let options = load.options(addresses, folder);
+        let options = load.options(addresses, data);
         driver::run_with(options, load.recorder.clone())
     });
     let mut drivers = pin!(try_join_all(drivers));
@@ -215,10 +216,9 @@ pub(super) fn note(loads: &[Load], event: &Event) {
 
 /// What all faults met: messages without an answer, and how many of them were
 /// answered as duplicates later.
-pub(super) fn met(records: &[Record]) -> Result<(usize, usize)> {
+pub(super) fn met(records: &[Record]) -> (usize, usize) {
     let struck: Vec<_> = records.iter().flat_map(struck).collect();
     let unanswered = struck.iter().map(|struck| struck.unanswered.len()).sum();
-    ensure!(unanswered > 0, "it met no send without an answer");
     let duplicates = struck.iter().map(|struck| struck.duplicates).sum();
-    Ok((unanswered, duplicates))
+    (unanswered, duplicates)
 }

@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// How often each service of the cluster is killed.
     #[arg(long, default_value_t = 2)]
     cluster_kills: usize,
+    /// As many kills as it takes to find what is rare: an hour.
+    #[arg(long, conflicts_with_all = ["kills", "cluster_kills"])]
+    full: bool,
     /// Decides what clients do and when they are met; by default the time decides.
     #[arg(long)]
     seed: Option<u64>,
@@ -68,6 +71,11 @@ enum Part {
     /// Two of each service on DynamoDB Local, one thing after another broken.
     Cluster,
 }
+
+/// Of the one process, in a full run.
+const FULL_KILLS: usize = 200;
+/// Of each service, in a full run: with three services more than 40.
+const FULL_CLUSTER_KILLS: usize = 14;
 
 /// The longest that any part may take.
 const PART_LIMIT: Duration = Duration::from_mins(5);
@@ -113,8 +121,16 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         program,
         faulty,
         records,
-        kills: options.kills,
-        cluster_kills: options.cluster_kills,
+        kills: if options.full {
+            FULL_KILLS
+        } else {
+            options.kills
+        },
+        cluster_kills: if options.full {
+            FULL_CLUSTER_KILLS
+        } else {
+            options.cluster_kills
+        },
         seed: options.seed.unwrap_or_else(|| SystemEnvironment.now().0),
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;

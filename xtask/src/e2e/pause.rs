@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use conformance::driver::Kind;
 use conformance::event::Event;
 use tokio::time::{Instant, sleep};
@@ -35,17 +35,21 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
             load.flows(FLOW, Instant::now() + AROUND).await;
         }
         let what = format!("SIGSTOP for {} s", PAUSE.as_secs());
-        note(&loads, &Event::Kill { what });
         server.signal("STOP").await?;
-        sleep(PAUSE).await;
+        // Whatever is sent from now on is not answered.
+        sleep(AROUND).await;
+        note(&loads, &Event::Kill { what });
+        sleep(PAUSE.saturating_sub(AROUND)).await;
         server.signal("CONT").await?;
         note(&loads, &Event::Heal);
         Ok(())
     };
     let addresses = [server.grpc()];
-    let place = (addresses.as_slice(), folder.path());
+    let data = folder.path().join("data");
+    let place = (addresses.as_slice(), data.as_path());
     let ((), records) = drive(&loads, place, breaks, &setup.records).await?;
-    let (unanswered, duplicates) = met(&records)?;
+    let (unanswered, duplicates) = met(&records);
+    ensure!(unanswered > 0, "it met no send without an answer");
     Ok(format!(
         "{} s, and everybody has caught up; {unanswered} sends had to be made again, \
          {duplicates} of them were duplicates; seed {seed}",

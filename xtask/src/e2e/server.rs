@@ -13,6 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::signal;
+
 /// How long the program may take to listen, or to make a token.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How many lines of the server's output are kept.
@@ -130,13 +132,7 @@ impl Server {
     /// Sends a signal, by its name without `SIG`.
     pub(super) async fn signal(&self, name: &str) -> Result<()> {
         let process = self.child.id().context("the server has ended already")?;
-        let status = Command::new("kill")
-            .args(["-s", name, &process.to_string()])
-            .status()
-            .await
-            .context("cannot run kill")?;
-        ensure!(status.success(), "the server has ended already");
-        Ok(())
+        signal::send(name, process).await
     }
 
     /// Waits until it has ended.
@@ -210,8 +206,7 @@ async fn keep_lines(stdout: ChildStdout, kept: mpsc::Sender<String>) {
     }
 }
 
-/// What `/readyz` answers.
-pub(super) async fn ask_ready(admin: SocketAddr) -> Result<String> {
+async fn ask_ready(admin: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect(admin).await?;
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -239,10 +234,10 @@ pub(super) fn is_alive(process: u32) -> bool {
 }
 
 /// Makes a token as a person would.
-pub(super) async fn token(program: &Path, folder: &Path, user: &str) -> Result<String> {
+pub(super) async fn token(program: &Path, data: &Path, user: &str) -> Result<String> {
     let output = Command::new(program)
-        .args(["token", user, "--data", "data"])
-        .current_dir(folder)
+        .args(["token", user, "--data"])
+        .arg(data)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

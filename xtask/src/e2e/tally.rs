@@ -60,15 +60,28 @@ impl Tally {
         self.0.values().map(|met| met.counted).sum()
     }
 
+    /// Fails unless every one of these kinds has met something.
+    pub(super) fn ensure_met<'a>(&self, kinds: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        self.ensure(kinds, |met| met.counted > 0)
+    }
+
     /// Fails unless every one of these kinds has met something and taken an answer.
     pub(super) fn ensure_no_zero<'a>(
         &self,
         kinds: impl IntoIterator<Item = &'a str>,
     ) -> Result<()> {
+        self.ensure(kinds, |met| {
+            met.counted > 0 && met.stored > 0 && met.duplicates > 0
+        })
+    }
+
+    fn ensure<'a>(
+        &self,
+        kinds: impl IntoIterator<Item = &'a str>,
+        shows: impl Fn(&Met) -> bool,
+    ) -> Result<()> {
         for kind in kinds {
-            let met = self.0.get(kind);
-            let shows = |met: &Met| met.counted > 0 && met.stored > 0 && met.duplicates > 0;
-            if !met.is_some_and(shows) {
+            if !self.0.get(kind).is_some_and(&shows) {
                 bail!("kills {kind} show nothing: {self}");
             }
         }
@@ -155,7 +168,9 @@ mod tests {
     #[test]
     fn a_kind_without_a_duplicate_voids_all() {
         let mut all = tally("one", 1, 1);
+        assert!(all.ensure_met(KINDS).is_err());
         all.add(tally("other", 1, 0));
+        all.ensure_met(KINDS).unwrap();
         assert!(all.ensure_no_zero(KINDS).is_err());
     }
 }

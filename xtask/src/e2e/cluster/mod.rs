@@ -43,6 +43,8 @@ const PAUSE: Duration = Duration::from_secs(20);
 const CUT: Duration = Duration::from_secs(8);
 /// For the end of a record, whatever had been done.
 const RECOVERY: Duration = Duration::from_mins(2);
+/// How long what stands still takes to meet what is sent to it.
+const MEETS: Duration = Duration::from_millis(500);
 /// How long DynamoDB is away.
 const OUTAGE: Duration = Duration::from_secs(15);
 
@@ -101,17 +103,19 @@ impl Fault {
         }
     }
 
-    /// Whether a send without an answer must be met, and a retry be a duplicate. What
-    /// answers nobody takes no answer away, and few kills of a history that is quick may
-    /// meet nothing.
-    fn must_show(self, kills: usize) -> bool {
+    /// Whether a send without an answer must be met. What answers nobody takes no answer
+    /// away, and few kills of a history that is quick may meet nothing.
+    fn must_meet(self, kills: usize) -> bool {
         match self {
-            Self::Kill(Service::Chat) => true,
+            Self::Kill(Service::Chat) | Self::Pause | Self::Outage => true,
             Self::Kill(Service::History) => kills >= MANY_KILLS,
-            Self::Kill(Service::Presence) | Self::Pause | Self::Cut | Self::Outage | Self::Roll => {
-                false
-            }
+            Self::Kill(Service::Presence) | Self::Cut | Self::Roll => false,
         }
+    }
+
+    /// Whether one of them must have been stored, and its retry be a duplicate.
+    fn must_show(self, kills: usize) -> bool {
+        matches!(self, Self::Kill(_)) && self.must_meet(kills)
     }
 }
 
@@ -126,8 +130,7 @@ pub(super) fn limit(setup: &Setup) -> Duration {
 
 /// Breaks one thing after another; says what each met.
 pub(super) async fn run(setup: &Setup) -> Result<String> {
-    let folder = tempfile::tempdir().context("cannot make a folder")?;
-    let mut system = System::start(setup, folder.path()).await?;
+    let mut system = System::start(setup).await?;
     let mut all = Tally::default();
     for (number, fault) in (0_u64..).zip(Fault::ALL) {
         let seed = setup.seed.wrapping_add(100 * number);
@@ -137,10 +140,13 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
         crate::say(&format!("  {fault:?}: {tally}"));
         all.add(tally);
     }
-    let must = Fault::ALL
-        .into_iter()
-        .filter(|fault| fault.must_show(setup.cluster_kills));
-    all.ensure_no_zero(must.map(Fault::name))?;
+    let of = |must: fn(Fault, usize) -> bool| {
+        let faults = Fault::ALL.into_iter();
+        let faults = faults.filter(move |fault| must(*fault, setup.cluster_kills));
+        faults.map(Fault::name)
+    };
+    all.ensure_met(of(Fault::must_meet))?;
+    all.ensure_no_zero(of(Fault::must_show))?;
     system.stop().await?;
     Ok(format!("every promise kept; seed {}; {all}", setup.seed))
 }
@@ -160,7 +166,7 @@ async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> 
         few(Load::new(Clients::Client, seed.wrapping_add(1), wild)),
     ];
     let addresses = system.chat_addresses();
-    let folder = system.folder().to_path_buf();
+    let keys = system.keys();
     let breaks = async {
         let mut dice = Dice::new(seed);
         let mut deaths = Vec::new();
@@ -174,7 +180,7 @@ async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> 
         }
         Ok(deaths)
     };
-    let place = (addresses.as_slice(), folder.as_path());
+    let place = (addresses.as_slice(), keys.as_path());
     let (deaths, records) = drive(&loads, place, breaks, &setup.records).await?;
     let mut tally = Tally::default();
     for record in &records {
@@ -218,10 +224,11 @@ async fn do_one(
         }
         Fault::Pause => {
             let probe = system.probe(number).await?;
-            noted();
             system.signal_chat(number, "STOP").await?;
             let broken = SystemEnvironment.now();
             let began = Instant::now();
+            sleep(MEETS).await;
+            noted();
             system.is_honest(probe, number).await?;
             sleep(PAUSE.saturating_sub(began.elapsed())).await;
             system.signal_chat(number, "CONT").await?;
@@ -236,9 +243,12 @@ async fn do_one(
             broken
         }
         Fault::Outage => {
-            noted();
+            system.dynamodb().kill().await?;
             let broken = SystemEnvironment.now();
-            system.outage(OUTAGE).await?;
+            sleep(MEETS).await;
+            noted();
+            sleep(OUTAGE.saturating_sub(MEETS)).await;
+            system.dynamodb().start_again().await?;
             broken
         }
         Fault::Roll => {
@@ -257,7 +267,7 @@ impl System {
     async fn probe(&self, number: usize) -> Result<Probe> {
         let [node, other] = self.struck_and_other(number);
         let user = format!("probe-{number}-{}", SystemEnvironment.now().0);
-        Probe::connect((self.program(), self.folder()), &user, node, other).await
+        Probe::connect((self.program(), &self.keys()), &user, node, other).await
     }
 
     /// The other node must not show the user of the dead one for too long.

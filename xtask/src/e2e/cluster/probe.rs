@@ -38,12 +38,12 @@ pub(super) struct Probe {
 impl Probe {
     /// Connects, and waits until a node shows the user online.
     pub(super) async fn connect(
-        (program, folder): (&Path, &Path),
+        (program, keys): (&Path, &Path),
         user: &str,
         node: SocketAddr,
         other: SocketAddr,
     ) -> Result<Self> {
-        let token = token(program, folder, user).await?;
+        let token = token(program, keys, user).await?;
         let (up, frames) = mpsc::channel(1);
         let hello = ConverseRequest {
             frame: Some(Up::Hello(Hello::default())),

@@ -1,101 +1,61 @@
-//! One process of a cluster: start, kill, signals, whether it is ready. It has its
-//! ports for life, so that it can be started again in its place.
+//! One server of the cluster, as docker-compose.yml has it, but that it stays away until
+//! it is started again: start, kill, signals, whether it is ready.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::fs::File;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use anyhow::{Context, Result, bail};
+use tokio::process::Child;
 
-use super::super::server::ask_ready;
+use crate::cluster::plan::Line;
+use crate::cluster::process::{Place, end};
+use crate::signal;
 
-/// How long a process may take to be ready, or to end.
+/// How long a process may take to be ready.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How often it is asked.
-const POLL: Duration = Duration::from_millis(20);
-/// How long one question may take.
-const ASK_LIMIT: Duration = Duration::from_secs(2);
-
-/// What a process is started with, each time.
-#[derive(Debug, Clone)]
-pub(super) struct Role {
-    /// How it is named in records and logs.
-    pub(super) name: String,
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<String>,
-    pub(super) environment: Vec<(String, String)>,
-    /// Where it says whether it is ready.
-    pub(super) admin: SocketAddr,
-    pub(super) folder: PathBuf,
-}
 
 /// A process, running or not; killed when this is dropped.
 pub(super) struct Process {
-    role: Role,
+    name: String,
+    place: Place,
+    run: Line,
+    health: Line,
+    log: File,
     child: Option<Child>,
 }
 
 impl Process {
-    pub(super) fn new(role: Role) -> Self {
-        Self { role, child: None }
+    pub(super) fn new(name: &str, place: &Place, run: Line, health: Line) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            place: place.clone(),
+            run,
+            health,
+            log: place.make_log(name)?,
+            child: None,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Starts it, and does not wait.
     pub(super) fn start(&mut self) -> Result<()> {
-        let log = log_of(&self.role.folder, &self.role.name)?;
-        let output = log.try_clone().context("cannot share a log")?;
-        let child = Command::new(&self.role.program)
-            .args(&self.role.arguments)
-            .envs(
-                self.role
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
-            .current_dir(&self.role.folder)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn();
-        self.child = Some(child.with_context(|| format!("cannot start {}", self.role.name))?);
+        self.child = Some(self.place.spawn(&self.run, &self.log)?);
         Ok(())
     }
 
-    /// Waits until it says that it may get calls.
+    /// Waits until its health check succeeds.
     pub(super) async fn ready(&mut self) -> Result<()> {
-        let limit = Instant::now() + LIMIT;
-        loop {
-            if self.is_ready().await {
-                return Ok(());
+        let child = self.child.as_mut().context("it does not run")?;
+        tokio::select! {
+            ready = self.place.healthy(&self.name, &self.health, LIMIT) => ready,
+            status = child.wait() => {
+                let evidence = self.place.evidence(&self.name);
+                bail!("{} has ended: {}; {evidence}", self.name, status?)
             }
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                bail!(
-                    "{} has ended: {status}; {}",
-                    self.role.name,
-                    self.evidence()
-                );
-            }
-            ensure!(
-                Instant::now() < limit,
-                "{} is not ready after {} s; {}",
-                self.role.name,
-                LIMIT.as_secs(),
-                self.evidence()
-            );
-            sleep(POLL).await;
         }
-    }
-
-    /// Whether it says now that it may get calls.
-    pub(super) async fn is_ready(&self) -> bool {
-        let answer = timeout(ASK_LIMIT, ask_ready(self.role.admin)).await;
-        matches!(answer, Ok(Ok(answer)) if answer.split(' ').nth(1) == Some("200"))
     }
 
     /// Sends SIGKILL, and waits until it has ended.
@@ -107,38 +67,11 @@ impl Process {
     /// Sends a signal, by its name without `SIG`.
     pub(super) async fn signal(&self, name: &str) -> Result<()> {
         let child = self.child.as_ref().context("it does not run")?;
-        let process = child.id().context("it has ended")?;
-        let status = Command::new("kill")
-            .args(["-s", name, &process.to_string()])
-            .status()
-            .await
-            .context("cannot run kill")?;
-        ensure!(status.success(), "{} has ended", self.role.name);
-        Ok(())
+        signal::send(name, child.id().context("it has ended")?).await
     }
 
-    /// Waits until it has ended by itself, with success.
-    pub(super) async fn ended(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("it does not run")?;
-        let ended = timeout(LIMIT, child.wait()).await;
-        let status = ended.with_context(|| format!("{} does not end", self.role.name))??;
-        ensure!(status.success(), "{} ended with {status}", self.role.name);
-        Ok(())
+    /// Tells it to end, and waits; it must end well.
+    pub(super) async fn stop(&mut self) -> Result<()> {
+        end(&self.name, self.child.take().context("it does not run")?).await
     }
-
-    fn evidence(&self) -> String {
-        let log = self.role.folder.join(format!("{}.log", self.role.name));
-        let log = std::fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let last = lines.len().saturating_sub(20);
-        format!("its log ends:\n{}", lines[last..].join("\n"))
-    }
-}
-
-fn log_of(folder: &Path, name: &str) -> Result<std::fs::File> {
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(folder.join(format!("{name}.log")))
-        .context("cannot write a log")
 }

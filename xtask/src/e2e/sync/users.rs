@@ -21,14 +21,15 @@ pub(super) struct Users {
 impl Users {
     /// Makes the key, in `folder/data`, and a token for each.
     pub(super) async fn make(program: &Path, folder: &Path) -> Result<Self> {
+        let data = folder.join("data");
         let mut tokens = BTreeMap::new();
         for user in USERS {
-            let token = token(program, folder, user).await?;
+            let token = token(program, &data, user).await?;
             tokens.insert(user, format!("Bearer {token}").parse()?);
         }
         Ok(Self {
             tokens,
-            key: folder.join("data").join("development-key.pem"),
+            key: data.join("development-key.pem"),
         })
     }
 
