@@ -45,8 +45,10 @@ pub struct Route {
 pub enum Registered {
     /// The route is in force.
     InForce {
-        /// The route of the device that it replaced.
-        replaced: Option<Route>,
+        /// The routes of other sessions of the device that were in force before it: the
+        /// one that it replaced, and the one that this had replaced, which may not have
+        /// been told yet.
+        replaced: Vec<Route>,
     },
     /// A route or release with a higher number, or an equal one of another
     /// session, is in force.

@@ -488,8 +488,8 @@ async fn leases_nodes_and_routes_are_kept_over_the_wire() {
         incarnation: Incarnation::parse("first").unwrap(),
     };
     let in_force = |replaced| Ok(Registered::InForce { replaced });
-    assert_eq!(presence.register(route(1)).await, in_force(None));
-    assert_eq!(presence.register(route(2)).await, in_force(Some(route(1))));
+    assert_eq!(presence.register(route(1)).await, in_force(Vec::new()));
+    assert_eq!(presence.register(route(2)).await, in_force(vec![route(1)]));
     assert_eq!(
         presence.register(route(1)).await,
         Ok(Registered::Superseded)

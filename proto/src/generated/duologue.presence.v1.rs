@@ -33,7 +33,7 @@ pub struct RegisterRequest {
     pub route: ::core::option::Option<Route>,
 }
 /// What became of a registration.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegisterResponse {
     /// Exactly one.
     #[prost(oneof = "register_response::Outcome", tags = "1, 2")]
@@ -42,7 +42,7 @@ pub struct RegisterResponse {
 /// Nested message and enum types in `RegisterResponse`.
 pub mod register_response {
     /// Exactly one.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Outcome {
         /// The route is in force.
         #[prost(message, tag = "1")]
@@ -54,12 +54,13 @@ pub mod register_response {
     }
 }
 /// A route that is in force.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InForce {
-    /// The route of another session of the device that it replaced. Absent if there
-    /// was none.
-    #[prost(message, optional, tag = "1")]
-    pub replaced: ::core::option::Option<Route>,
+    /// The routes of other sessions of the device that were in force before it, the
+    /// newest first, at most 2: the one that it replaced, and the one that this had
+    /// replaced, which may not have been told yet.
+    #[prost(message, repeated, tag = "1")]
+    pub replaced: ::prost::alloc::vec::Vec<Route>,
 }
 /// A route that is not in force.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -49,7 +49,7 @@ pub fn write_registered(registered: &Registered) -> wire::RegisterResponse {
     wire::RegisterResponse {
         outcome: Some(match registered {
             Registered::InForce { replaced } => Outcome::InForce(wire::InForce {
-                replaced: replaced.as_ref().map(write_route),
+                replaced: replaced.iter().map(write_route).collect(),
             }),
             Registered::Superseded => Outcome::Superseded(wire::Superseded {}),
         }),
@@ -61,9 +61,11 @@ pub fn read_registered(response: wire::RegisterResponse) -> Read<Registered> {
     use wire::register_response::Outcome;
     match response.outcome {
         Some(Outcome::InForce(in_force)) => {
-            let replaced = in_force.replaced.map(one_route).transpose();
-            let replaced = replaced.map_err(|fault| fault.within("in_force.replaced"))?;
-            Ok(Registered::InForce { replaced })
+            let replaced = in_force.replaced.into_iter().map(one_route).collect();
+            let replaced: Read<_> = replaced;
+            Ok(Registered::InForce {
+                replaced: replaced.map_err(|fault| fault.within("in_force.replaced"))?,
+            })
         }
         Some(Outcome::Superseded(_)) => Ok(Registered::Superseded),
         None => Err(InvalidField::absent("outcome")),

@@ -300,10 +300,11 @@ proptest! {
         let wire = sent(presence::write_route(&one));
         prop_assert_eq!(&presence::read_route(Some(wire)).unwrap(), &one);
         let wire = sent(presence::write_routes(&others));
-        prop_assert_eq!(presence::read_routes(wire).unwrap(), others);
+        prop_assert_eq!(&presence::read_routes(wire).unwrap(), &others);
         let outcomes = [
-            Registered::InForce { replaced: None },
-            Registered::InForce { replaced: Some(one) },
+            Registered::InForce { replaced: Vec::new() },
+            Registered::InForce { replaced: vec![one] },
+            Registered::InForce { replaced: others },
             Registered::Superseded,
         ];
         for outcome in outcomes {
@@ -362,7 +363,7 @@ proptest! {
         let mut messages = [
             history_wire::AppendRequest { runs: vec![run] }.encode_to_vec(),
             history_wire::AppendResponse { answers: vec![history::write_answers(1, &answers)] }.encode_to_vec(),
-            presence::write_registered(&Registered::InForce { replaced: Some(route) }).encode_to_vec(),
+            presence::write_registered(&Registered::InForce { replaced: vec![route] }).encode_to_vec(),
         ];
         for message in &mut messages {
             for (index, byte) in &flips {

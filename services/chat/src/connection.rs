@@ -316,11 +316,10 @@ impl Connection {
             if registered.is_ok() && handle.confirm(incarnation) {
                 core.router.presence(&user);
             }
-            if let Ok(Registered::InForce {
-                replaced: Some(replaced),
-            }) = &registered
-            {
-                core.router.supersede(replaced.clone());
+            if let Ok(Registered::InForce { replaced }) = &registered {
+                for replaced in replaced {
+                    core.router.supersede(replaced.clone());
+                }
             }
             Input::Registered(registered)
         });

@@ -110,7 +110,9 @@ impl Nodes for Directory {
 #[async_trait]
 impl Presence for Directory {
     async fn register(&self, _: Route) -> Result<Registered, PresenceError> {
-        self.answer(Registered::InForce { replaced: None })
+        self.answer(Registered::InForce {
+            replaced: Vec::new(),
+        })
     }
 
     async fn release(&self, _: &Route) -> Result<(), PresenceError> {

@@ -16,6 +16,8 @@ pub const GONE_KEPT: Duration = Duration::from_hours(1);
 pub const LAST_SEEN_KEPT: Duration = Duration::from_hours(30 * 24);
 /// Routes in force of one user; chat's cap on sessions is far below.
 pub const MAX_ROUTES_PER_USER: usize = 1_024;
+/// How many sessions of a device before the one in force are named to who registers it.
+pub const MAX_REPLACED: usize = 2;
 /// Nodes with a lease.
 pub const MAX_NODES: usize = 1_024;
 
@@ -39,9 +41,10 @@ pub trait Directory: Send + Sync + 'static {
     /// route that is in force is confirmed and changes nothing; anything else is
     /// superseded.
     ///
-    /// `replaced` is the route of another session that this session has replaced,
-    /// with this number or an earlier one of its own. It is named every time: whoever
-    /// asks again may have lost the first answer, and the other session must be told.
+    /// `replaced` are the routes of the last [`MAX_REPLACED`] sessions before this one,
+    /// the newest first. They are named every time: whoever asks again may have lost
+    /// the first answer, whoever registered in between may never get one, and the other
+    /// session must be told.
     async fn register(&self, route: &Route) -> Result<Registered, PresenceError>;
 
     /// Leaves "gone, number" over a lower number or over this very route, even

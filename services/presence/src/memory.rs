@@ -4,6 +4,7 @@
 //! none can be cancelled halfway.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +15,8 @@ use duologue_runtime::faults::{Mutant, planted};
 use tokio::time::Instant;
 
 use crate::directory::{
-    Directory, GONE_KEPT, LAST_SEEN_KEPT, Lease, MAX_NODES, MAX_ROUTES_PER_USER, Renewed, UserRows,
+    Directory, GONE_KEPT, LAST_SEEN_KEPT, Lease, MAX_NODES, MAX_REPLACED, MAX_ROUTES_PER_USER,
+    Renewed, UserRows,
 };
 use crate::expiring::Expiring;
 
@@ -40,8 +42,8 @@ struct Rows {
 #[derive(Debug)]
 struct Held {
     route: Route,
-    /// Of another session, which this one has replaced.
-    replaced: Option<Box<Route>>,
+    /// Of other sessions, as [`Registered`] names them.
+    replaced: Vec<Route>,
 }
 
 impl MemoryDirectory {
@@ -158,7 +160,9 @@ impl Rows {
             if held.route.number >= route.number && !planted(Mutant::LowerConnectNumberWins) {
                 if planted(Mutant::LateRegistrationWins) {
                     self.put_in_force(route)?;
-                    return Ok(Registered::InForce { replaced: None });
+                    return Ok(Registered::InForce {
+                        replaced: Vec::new(),
+                    });
                 }
                 return Ok(Registered::Superseded);
             }
@@ -175,7 +179,11 @@ impl Rows {
             // A session that registers again replaces nobody; whom it has replaced
             // may not have been told yet.
             Some(before) if before.route.session == route.session => before.replaced,
-            before => before.map(|before| Box::new(before.route)),
+            Some(before) => {
+                let both = iter::once(before.route).chain(before.replaced);
+                both.take(MAX_REPLACED).collect()
+            }
+            None => Vec::new(),
         };
         let held = Held {
             route: route.clone(),
@@ -247,7 +255,7 @@ impl Rows {
 impl Held {
     fn answer(&self) -> Registered {
         Registered::InForce {
-            replaced: self.replaced.as_deref().cloned(),
+            replaced: self.replaced.clone(),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Presence {
     }
 
     /// Puts a route in force, unless a higher number is. Registering the same
-    /// route again changes nothing. `replaced` names another session only, and again
+    /// route again changes nothing. `replaced` names other sessions only, and again
     /// whenever the registration is repeated.
     pub async fn register(&self, route: Route) -> Result<Registered, PresenceError> {
         let registered = self.0.directory.register(&route).await;

@@ -8,7 +8,9 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use duologue_presence::directory::{GONE_KEPT, Lease, MAX_NODES, MAX_ROUTES_PER_USER, Renewed};
+use duologue_presence::directory::{
+    GONE_KEPT, Lease, MAX_NODES, MAX_REPLACED, MAX_ROUTES_PER_USER, Renewed,
+};
 use duologue_presence::memory::{MAX_GONE_ROWS, MemoryDirectory};
 use duologue_proto::ids::{Incarnation, NodeId, UnixMillis};
 use duologue_proto::presence::{ConnectNumber, Registered, Route};
@@ -18,7 +20,9 @@ use support::{device, registered_again, route, user};
 use tokio::task::JoinSet;
 
 const AT: UnixMillis = UnixMillis(1_700_000_000_000);
-const IN_FORCE: Registered = Registered::InForce { replaced: None };
+const IN_FORCE: Registered = Registered::InForce {
+    replaced: Vec::new(),
+};
 
 /// Every promise becomes one test per engine.
 macro_rules! contract {
@@ -150,7 +154,7 @@ async fn a_registered_route_is_found_and_a_released_one_is_not(engine: Engine) {
 async fn a_higher_number_replaces_and_names_who_was_replaced(engine: Engine) {
     let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
     register(&engine, &old).await;
-    let replaced = Some(old);
+    let replaced = vec![old];
     assert_eq!(
         register(&engine, &new).await,
         Registered::InForce { replaced }
@@ -235,7 +239,7 @@ async fn registering_the_same_route_again_changes_nothing_and_names_who_was_repl
     let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
     assert_eq!(register(&engine, &old).await, IN_FORCE);
     assert_eq!(register(&engine, &old).await, IN_FORCE);
-    let replaced = Some(old);
+    let replaced = vec![old];
     for _ in 0..3 {
         let replaced = replaced.clone();
         assert_eq!(
@@ -285,7 +289,7 @@ async fn whom_a_session_replaced_is_named_again_when_it_is_registered_again(engi
     let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
     register(&engine, &old).await;
     register(&engine, &new).await;
-    let replaced = Some(old.clone());
+    let replaced = vec![old.clone()];
     for registration in [1, 1, 4] {
         let (again, replaced) = (registered_again(&new, registration), replaced.clone());
         assert_eq!(
@@ -295,7 +299,8 @@ async fn whom_a_session_replaced_is_named_again_when_it_is_registered_again(engi
         assert_eq!(routes(&engine, "alice").await, [again]);
     }
     let later = registered_again(&route("alice", "phone", 3), 1);
-    let replaced = Some(registered_again(&new, 4));
+    // It may have had no answer, and then nobody was told of the one before it.
+    let replaced = vec![registered_again(&new, 4), old];
     assert_eq!(
         register(&engine, &later).await,
         Registered::InForce { replaced }
@@ -306,7 +311,7 @@ async fn re_registrations_count_after_connect_numbers(engine: Engine) {
     let (old, new) = (route("alice", "phone", 1), route("alice", "phone", 2));
     let again = registered_again(&old, u32::MAX);
     register(&engine, &again).await;
-    let replaced = Some(again.clone());
+    let replaced = vec![again.clone()];
     assert_eq!(
         register(&engine, &new).await,
         Registered::InForce { replaced }
@@ -418,10 +423,8 @@ async fn a_user_s_routes_and_the_nodes_have_a_limit_that_stops_no_successor(engi
     }
     assert!(engine.register(&route("alice", "more", 1)).await.is_err());
     let next = engine.register(&route("alice", "d0", 2)).await;
-    assert!(matches!(
-        next,
-        Ok(Registered::InForce { replaced: Some(_) })
-    ));
+    let replaced = vec![route("alice", "d0", 1)];
+    assert_eq!(next, Ok(Registered::InForce { replaced }));
     assert_eq!(register(&engine, &route("bob", "d0", 1)).await, IN_FORCE);
     for number in 0..MAX_NODES {
         let lease = lease(&format!("n{number}"), "a", 1);
@@ -443,12 +446,12 @@ async fn many_registrations_at_once_leave_the_highest_number(engine: Engine) {
         let (route, registered) = done.unwrap();
         if let Registered::InForce { replaced: by } = registered {
             in_force.insert(route.number);
-            replaced.extend(by.map(|route| route.number));
+            replaced.extend(by.into_iter().map(|route| route.number));
         }
     }
     let held = routes(&engine, "alice").await;
     assert_eq!(held, [route("alice", "phone", 199)]);
-    // Everyone who was in force is replaced by exactly one, but the last.
+    // Everyone who was in force is named, but the last.
     in_force.remove(&held[0].number);
     assert_eq!(in_force, replaced);
 }
@@ -596,8 +599,8 @@ fn call() -> impl Strategy<Value = Call> {
 struct Row {
     number: Option<ConnectNumber>,
     held: Option<Route>,
-    /// Of another session, by the one that is in force.
-    replaced: Option<Route>,
+    /// Of other sessions, by the one that is in force.
+    replaced: Vec<Route>,
 }
 
 impl Row {
@@ -610,9 +613,13 @@ impl Row {
             Call::Register(_) if own => return Some(self.in_force()),
             Call::Register(_) if !takes_effect => return Some(Registered::Superseded),
             Call::Register(_) => {
-                let again = before.filter(|before| before.session != route.session);
-                if again.is_some() || self.held.is_none() {
-                    self.replaced = again;
+                match before {
+                    Some(before) if before.session == route.session => {}
+                    Some(before) => {
+                        self.replaced.insert(0, before);
+                        self.replaced.truncate(MAX_REPLACED);
+                    }
+                    None => self.replaced.clear(),
                 }
                 self.held = Some(route.clone());
             }

@@ -21,7 +21,9 @@ use duologue_runtime::clock::{Clock as _, ManualClock, SeededRandom};
 use support::{registered_again, route, user};
 
 const NOON: UnixMillis = UnixMillis(1_800_000_000_000);
-const IN_FORCE: Registered = Registered::InForce { replaced: None };
+const IN_FORCE: Registered = Registered::InForce {
+    replaced: Vec::new(),
+};
 const UNAVAILABLE: PresenceError = PresenceError::Unavailable {
     retry_after: Some(RETRY_AFTER),
 };
@@ -87,7 +89,7 @@ impl World {
 
 fn replaced(route: Route) -> Registered {
     Registered::InForce {
-        replaced: Some(route),
+        replaced: vec![route],
     }
 }
 
@@ -117,6 +119,28 @@ async fn a_registration_that_is_given_up_is_told_whom_it_replaced_when_it_is_ask
     // And also when the session is registered under another start first.
     let again = registered_again(&new, 1);
     assert_eq!(world.register(&again).await, replaced(old));
+}
+
+/// The one in between has had no answer, so that it has told nobody; asking again it is
+/// superseded. Whoever came after it has lost an answer, too.
+#[tokio::test(start_paused = true)]
+async fn who_registers_after_one_without_an_answer_is_told_whom_that_one_replaced() {
+    let world = World::new().await;
+    let [first, second, third] = [1, 2, 3].map(|number| route("alice", "phone", number));
+    world.register(&first).await;
+    for unanswered in [&second, &third] {
+        let tries = usize::try_from(MAX_TRIES).unwrap();
+        let lost = vec![Fault::LoseReply; tries];
+        world.faults.plan("UpdateItem", lost);
+        let given_up = world.directory.register(unanswered).await;
+        assert_eq!(given_up, Err(UNAVAILABLE));
+    }
+    assert_eq!(world.register(&second).await, Registered::Superseded);
+    let replaced = vec![second, first];
+    assert_eq!(
+        world.register(&third).await,
+        Registered::InForce { replaced }
+    );
 }
 
 #[tokio::test(start_paused = true)]

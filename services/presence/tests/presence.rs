@@ -108,7 +108,7 @@ async fn a_superseding_session_or_a_second_device_makes_no_flap() {
     assert_eq!(
         replaced,
         Registered::InForce {
-            replaced: Some(old.clone())
+            replaced: vec![old.clone()]
         }
     );
     presence.release(&old).await.unwrap();
@@ -471,7 +471,12 @@ async fn routes_of_a_dead_node_are_not_given_and_are_cleaned_up() {
     assert_eq!(late, Ok(Registered::Superseded));
     let again = registered_again(&on_node(route, "n1", "i1"), 1);
     let back = cluster.presence.register(again).await;
-    assert_eq!(back, Ok(Registered::InForce { replaced: None }));
+    assert_eq!(
+        back,
+        Ok(Registered::InForce {
+            replaced: Vec::new(),
+        })
+    );
 }
 
 #[tokio::test(start_paused = true)]

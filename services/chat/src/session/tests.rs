@@ -104,7 +104,9 @@ impl Driven {
     fn hello(&mut self, hello: Hello) -> Vec<Effect> {
         let mut effects = self.give([Input::Up(0, Up::Hello(Ok(Box::new(hello))))]);
         if matches!(effects.as_slice(), [Effect::Register(_)]) {
-            let registered = Registered::InForce { replaced: None };
+            let registered = Registered::InForce {
+                replaced: Vec::new(),
+            };
             effects = self.give([Input::Registered(Ok(registered))]);
         }
         effects
@@ -194,7 +196,9 @@ fn welcome_comes_first_and_the_sync_begins_only_when_the_route_is_confirmed() {
         matches!(effects.as_slice(), [Effect::Register(_)]),
         "{effects:?}"
     );
-    let registered = Registered::InForce { replaced: None };
+    let registered = Registered::InForce {
+        replaced: Vec::new(),
+    };
     let effects = driven.give([Input::Registered(Ok(registered))]);
     assert!(
         matches!(
@@ -421,7 +425,9 @@ fn a_session_syncs_again_within_twelve_minutes() {
         effects.iter().any(sync)
     };
     assert!(!syncs(&effects), "the route is to be confirmed first");
-    let registered = Registered::InForce { replaced: None };
+    let registered = Registered::InForce {
+        replaced: Vec::new(),
+    };
     assert!(syncs(&driven.give([Input::Registered(Ok(registered))])));
 }
 
@@ -437,7 +443,9 @@ fn a_session_that_was_registered_late_syncs_again() {
         matches!(effects.as_slice(), [Effect::Register(_)]),
         "{effects:?}"
     );
-    let registered = Registered::InForce { replaced: None };
+    let registered = Registered::InForce {
+        replaced: Vec::new(),
+    };
     let effects = driven.give([Input::Registered(Ok(registered))]);
     assert!(
         matches!(effects.as_slice(), [Effect::Sync(_)]),

@@ -33,8 +33,11 @@ const DEVICES: &str = "attribute_exists(e) OR (attribute_exists(n) AND x > :now)
 const DEVICES_IN_FORCE: &str = "attribute_exists(e)";
 /// This very route in force.
 const EXACT: &str = "n = :n AND e = :e AND h = :h AND i = :i";
-/// What is in force is remembered as replaced, for who repeats the registration.
-const REGISTER: &str = "SET rn = if_not_exists(n, :n), re = if_not_exists(e, :none), \
+/// What is in force is remembered as replaced, for who repeats the registration, and what
+/// that has replaced, for who gets no answer. Values are read before any is set.
+const REGISTER: &str = "SET qn = if_not_exists(rn, :n), qe = if_not_exists(re, :none), \
+     qh = if_not_exists(rh, :none), qi = if_not_exists(ri, :none), \
+     rn = if_not_exists(n, :n), re = if_not_exists(e, :none), \
      rh = if_not_exists(h, :none), ri = if_not_exists(i, :none), \
      n = :n, e = :e, h = :h, i = :i REMOVE x, b, g, w";
 /// What the session has replaced stays: it may not have been told yet.
@@ -42,9 +45,9 @@ const REGISTER_AGAIN: &str = "SET n = :n, h = :h, i = :i";
 /// Only over a row of the session itself.
 const OWN_RISES: &str = "e = :e AND n < :n";
 const MAKE_GONE: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w, b = :b \
-     REMOVE e, h, i, rn, re, rh, ri";
+     REMOVE e, h, i, rn, re, rh, ri, qn, qe, qh, qi";
 const CLEAN_UP: &str = "SET g = if_not_exists(e, :none), n = :n, x = :x, w = :w \
-     REMOVE b, e, h, i, rn, re, rh, ri";
+     REMOVE b, e, h, i, rn, re, rh, ri, qn, qe, qh, qi";
 
 /// Rows of one user's devices; those that are gone count for an hour.
 pub const MAX_ROWS_PER_USER: usize = 2_048;
@@ -72,10 +75,9 @@ impl DynamoDirectory {
             return self.blocked(route, &met.row).await;
         }
         self.list(&route.user).await?;
-        let before = read_route(&route.user, &met.row);
-        Ok(Registered::InForce {
-            replaced: before.filter(|before| before.session != route.session),
-        })
+        let before = read_route(&route.user, &met.row).into_iter();
+        let [replaced, _] = read_replaced(&route.user, &met.row);
+        Ok(in_force(route, before.chain(replaced)))
     }
 
     /// The usual way of a session that its node registers again. None: the row is not
@@ -96,17 +98,17 @@ impl DynamoDirectory {
             };
         }
         self.list(&route.user).await?;
-        Ok(Some(in_force(route, &met.row)))
+        Ok(Some(in_force(route, replaced(route, &met.row))))
     }
 
-    /// The very route that is in force is confirmed, and told again what it replaced:
+    /// The very route that is in force is confirmed, and told again whom it replaced:
     /// the first answer may be lost.
     async fn blocked(&self, route: &Route, row: &Item) -> Result<Registered, PresenceError> {
         if read_route(&route.user, row).as_ref() != Some(route) {
             return Ok(Registered::Superseded);
         }
         self.list(&route.user).await?;
-        Ok(in_force(route, row))
+        Ok(in_force(route, replaced(route, row)))
     }
 
     /// A bound on what a lookup reads, so it may be passed by those who register at
@@ -256,10 +258,14 @@ fn blocking(error: UpdateItemError) -> Item {
     }
 }
 
-fn in_force(route: &Route, row: &Item) -> Registered {
-    let replaced = read_replaced(&route.user, row);
+fn replaced(route: &Route, row: &Item) -> impl Iterator<Item = Route> {
+    read_replaced(&route.user, row).into_iter().flatten()
+}
+
+fn in_force(route: &Route, replaced: impl Iterator<Item = Route>) -> Registered {
+    let others = replaced.filter(|replaced| replaced.session != route.session);
     Registered::InForce {
-        replaced: replaced.filter(|replaced| replaced.session != route.session),
+        replaced: others.collect(),
     }
 }
 

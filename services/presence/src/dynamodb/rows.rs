@@ -18,7 +18,7 @@ use duologue_dynamodb::tables::{Key, KeyKind, TableSpec};
 use duologue_proto::ids::{DeviceId, Incarnation, NodeId, SessionId, UnixMillis, UserId};
 use duologue_proto::presence::{ConnectNumber, Route};
 
-use crate::directory::Lease;
+use crate::directory::{Lease, MAX_REPLACED};
 
 /// The table of presence.
 pub const TABLE: TableSpec = TableSpec {
@@ -44,11 +44,11 @@ pub(super) const NUMBER: &str = "n";
 pub(super) const SESSION: &str = "e";
 pub(super) const NODE: &str = "h";
 pub(super) const INCARNATION: &str = "i";
-/// The route of another session that this one has replaced.
-pub(super) const REPLACED_NUMBER: &str = "rn";
-pub(super) const REPLACED_SESSION: &str = "re";
-pub(super) const REPLACED_NODE: &str = "rh";
-pub(super) const REPLACED_INCARNATION: &str = "ri";
+/// The names of a route's number, session, node and incarnation.
+type RouteNames = [&'static str; 4];
+const IN_FORCE: RouteNames = [NUMBER, SESSION, NODE, INCARNATION];
+/// Of another session that this one has replaced, and of the one that it had.
+const REPLACED: [RouteNames; MAX_REPLACED] = [["rn", "re", "rh", "ri"], ["qn", "qe", "qh", "qi"]];
 /// Of "gone, number": the session that went with it, if one did.
 pub(super) const GONE_SESSION: &str = "g";
 /// Of which call: so that one without an answer knows its own earlier try.
@@ -123,22 +123,15 @@ pub(super) fn is_over(item: &Item, now: UnixMillis) -> bool {
 
 /// The route that a row is, if it is one in force.
 pub(super) fn read_route(user: &UserId, item: &Item) -> Option<Route> {
-    let names = [NUMBER, SESSION, NODE, INCARNATION];
-    read_route_from(user, item, names)
+    read_route_from(user, item, IN_FORCE)
 }
 
-/// The route that the one of this row has replaced.
-pub(super) fn read_replaced(user: &UserId, item: &Item) -> Option<Route> {
-    let names = [
-        REPLACED_NUMBER,
-        REPLACED_SESSION,
-        REPLACED_NODE,
-        REPLACED_INCARNATION,
-    ];
-    read_route_from(user, item, names)
+/// The routes that were in force before the one of this row, the newest first.
+pub(super) fn read_replaced(user: &UserId, item: &Item) -> [Option<Route>; MAX_REPLACED] {
+    REPLACED.map(|names| read_route_from(user, item, names))
 }
 
-fn read_route_from(user: &UserId, item: &Item, names: [&str; 4]) -> Option<Route> {
+fn read_route_from(user: &UserId, item: &Item, names: RouteNames) -> Option<Route> {
     let [number, session, node, incarnation] = names;
     Some(Route {
         user: user.clone(),

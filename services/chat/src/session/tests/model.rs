@@ -160,7 +160,9 @@ impl World {
                     self.waiting.push(Waiting::Sync(page));
                 }
                 Effect::Register(_) => {
-                    let registered = Registered::InForce { replaced: None };
+                    let registered = Registered::InForce {
+                        replaced: Vec::new(),
+                    };
                     self.waiting
                         .push(Waiting::Ready(Input::Registered(Ok(registered))));
                 }

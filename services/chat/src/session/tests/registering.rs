@@ -19,7 +19,9 @@ fn registrations(effects: &[Effect]) -> Vec<Route> {
 }
 
 fn in_force() -> Input {
-    Input::Registered(Ok(Registered::InForce { replaced: None }))
+    Input::Registered(Ok(Registered::InForce {
+        replaced: Vec::new(),
+    }))
 }
 
 fn syncs(effects: &[Effect]) -> bool {
