@@ -297,6 +297,7 @@ fn presence() -> Named {
         duologue_presence::directory::GONE_KEPT,
         duologue_presence::directory::LAST_SEEN_KEPT,
         duologue_presence::directory::MAX_ROUTES_PER_USER,
+        duologue_presence::directory::MAX_REPLACED,
         duologue_presence::dynamodb::MAX_ROWS_PER_USER,
         duologue_presence::directory::MAX_NODES,
         duologue_presence::memory::MAX_GONE_ROWS,
