@@ -221,7 +221,7 @@ def lose_answers(victim: Client, other: Client, dice: random.Random) -> int:
     victim.link.withholding = True
     before, lost = victim.sent, dice.randint(1, 5)
     victim.say(6, dice)
-    other.say(dice.randint(0, 5), dice)
+    other.say(dice.randint(2, 8), dice)
     await_that(f"{other.name} is shown what {victim.name} sends",
                lambda: other.has_shown(f"{victim.name} says {before + lost}"))
     victim.link.cut()
@@ -299,6 +299,8 @@ def check(clients: list[Client], lost: list[int]) -> None:
         expect(said == wanted, f"what {client.name} said is there once and in order")
         expect(client.process.returncode == 0, f"{client.name} ends well")
         expect(client.shown() == histories[0], f"{client.name} was shown the history, each once")
+        receipts = [int(line.rsplit("[")[-1][:-1]) for line in client.lines if " has read up to [" in line]
+        expect(receipts and receipts == sorted(receipts), f"{client.name} shows no cursor that goes back")
         stored, duplicates, refused, reconnects, read = client.summary()
         expect((stored, refused) == (client.sent, 0), f"{client.name} was told of each, once")
         expect(reconnects >= 2, f"{client.name} was disconnected twice")

@@ -55,6 +55,7 @@ type device struct {
 	position      uint64 // every message up to here is here
 	read          uint64 // up to here the person has read
 	readConfirmed uint64 // up to here the server has stored that
+	peerRead      uint64 // up to here the peer has
 	outbox        []*pending
 }
 
@@ -226,9 +227,7 @@ func (s *session) receive(response *chatv1.ConverseResponse) error {
 	case *chatv1.ConverseResponse_CursorRejected:
 		return s.onCursorRejected(frame.CursorRejected)
 	case *chatv1.ConverseResponse_ReceiptAdvanced:
-		if receipt := frame.ReceiptAdvanced; receipt.Peer == s.peer && receipt.User == s.peer {
-			s.tell("  %s has read up to [%d]", receipt.User, receipt.GetCursor().GetRead())
-		}
+		s.onReceipt(frame.ReceiptAdvanced)
 	case *chatv1.ConverseResponse_CaughtUp:
 		s.caughtUp = true
 		s.syncToken = frame.CaughtUp.SyncToken
@@ -319,6 +318,17 @@ func (s *session) onDelivered(envelope *chatv1.Envelope) error {
 	}
 	s.show(envelope.Seq, envelope.Sender, text)
 	return nil
+}
+
+func (s *session) onReceipt(receipt *chatv1.ReceiptAdvanced) {
+	if receipt.Peer != s.peer || receipt.User != s.peer {
+		return
+	}
+	// After a reconnect an older one may come; what was shown never goes back.
+	if read := receipt.GetCursor().GetRead(); read > s.peerRead {
+		s.peerRead = read
+		s.tell("  %s has read up to [%d]", receipt.User, read)
+	}
 }
 
 func (s *session) onCursorRejected(rejected *chatv1.CursorRejected) error {

@@ -58,12 +58,13 @@ class Device:
     position: int = 0  # every message up to here is here
     read: int = 0  # up to here the person has read
     read_confirmed: int = 0  # up to here the server has stored that
+    peer_read: int = 0  # up to here the peer has
     outbox: list[Pending] = field(default_factory=list)
 
     def forget_history(self) -> None:
         """Sequences of another history mean nothing; what is not sent still does."""
         self.history_id = self.sync_token = ""
-        self.position = self.read = self.read_confirmed = 0
+        self.position = self.read = self.read_confirmed = self.peer_read = 0
 
 
 class Session:
@@ -228,7 +229,11 @@ class Session:
         self.cursor_at = time.monotonic() + CURSOR_RETRY_S
 
     def on_receipt_advanced(self, receipt: frames_pb2.ReceiptAdvanced) -> None:
-        if receipt.peer == receipt.user == self.peer:
+        if not receipt.peer == receipt.user == self.peer:
+            return
+        # After a reconnect an older one may come; what was shown never goes back.
+        if receipt.cursor.read > self.device.peer_read:
+            self.device.peer_read = receipt.cursor.read
             self.tell(f"  {receipt.user} has read up to [{receipt.cursor.read}]")
 
     def on_caught_up(self, caught_up: frames_pb2.CaughtUp) -> None:
