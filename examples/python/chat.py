@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import sys
+import threading
 from functools import partial
 
 import grpc
@@ -109,12 +110,19 @@ class Chat:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             pass  # the stream has ended: who reads it is told why
 
-    async def read_input(self) -> None:
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            if text := line.rstrip("\n"):
-                self.session.send(text)
-                self.wake.set()
-        self.session.no_more_input = True
+    def read_input(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in a thread of its own, which the end of the program need not await;
+        so it opens standard input for itself."""
+        with open(sys.stdin.fileno(), closefd=False) as lines:
+            for line in lines:
+                loop.call_soon_threadsafe(self.take, line.rstrip("\n"))
+        loop.call_soon_threadsafe(self.take, None)
+
+    def take(self, text: str | None) -> None:
+        if text is None:
+            self.session.no_more_input = True
+        elif text:
+            self.session.send(text)
         self.wake.set()
 
     async def print_history(self) -> None:
@@ -150,9 +158,9 @@ def ended(error: grpc.aio.AioRpcError) -> Exception:
 
 async def main(args: argparse.Namespace) -> int:
     chat = Chat(args)
-    reader = asyncio.create_task(chat.read_input())
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=chat.read_input, args=(loop,), daemon=True).start()
     await chat.run()
-    await reader
     session = chat.session
     print(
         f"* done: {session.stored} stored, {session.duplicates} answered as duplicates, "
