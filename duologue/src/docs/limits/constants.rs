@@ -156,6 +156,8 @@ fn chat() -> Named {
         duologue_chat::limits::READ_BYTES,
         duologue_chat::limits::MAX_READS,
         duologue_chat::limits::HELD_BYTES,
+        duologue_chat::limits::GAP_WAIT,
+        duologue_chat::limits::MAX_GAPS,
         duologue_chat::limits::PAGE_CONVERSATIONS,
         duologue_chat::limits::PAGE_BYTES,
         duologue_chat::limits::KEPT_LEVEL,

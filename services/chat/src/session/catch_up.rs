@@ -5,9 +5,14 @@
 //! highest known to exist. While `shown < target` and there is room, the session
 //! reads from history and pushes. Nothing is pushed past a read that is running,
 //! and `shown` is never guessed: it starts where catch-up would start.
+//!
+//! An announcement that leaves a gap is often only quicker than the one before it: an
+//! answer comes from history itself, what the other side writes over another node. So
+//! what is behind a gap is held for a moment, and read only if the gap stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::time::Duration;
 
 use duologue_proto::history::{HistoryError, ReadPage, ReadRequest, ReadStart};
 use duologue_proto::ids::{Seq, UnixMillis, UserId};
@@ -31,6 +36,10 @@ const RESERVED_BYTES: usize = READ_BYTES + READ_MESSAGES * FRAME;
 pub const HELD_BYTES: usize = 32 * 1024;
 /// Reads under way at once.
 pub const MAX_READS: usize = 2;
+/// How long an announcement that is missing is waited for before it is read.
+pub const GAP_WAIT: Duration = Duration::from_millis(50);
+/// Conversations in which one is waited for at once; in others it is read.
+pub const MAX_GAPS: usize = 4;
 
 /// `shown` of a conversation that was announced and that no sync has listed. It
 /// waits for the first sync: only that knows where it starts.
@@ -61,14 +70,36 @@ impl State {
     }
 }
 
-/// Messages of a conversation that were announced while a read of it runs. Without
-/// them the next read would have to bring them, and one more what is announced
-/// meanwhile: a session that has begun to read could not stop while others write.
-/// What does not fit is only known to exist.
+/// Messages of a conversation that were announced behind a gap, or while a read of it
+/// runs. Without them the next read would have to bring them, and one more what is
+/// announced meanwhile: a session that has begun to read could not stop while others
+/// write. What does not fit is only known to exist.
 #[derive(Debug, Default)]
 struct Held {
-    envelopes: Vec<Envelope>,
+    envelopes: BTreeMap<Seq, Envelope>,
     bytes: usize,
+}
+
+impl Held {
+    fn hold(&mut self, envelope: &Envelope) {
+        let bytes = FRAME + envelope.wire().len();
+        if self.bytes + bytes <= HELD_BYTES
+            && self
+                .envelopes
+                .insert(envelope.seq, envelope.clone())
+                .is_none()
+        {
+            self.bytes += bytes;
+        }
+    }
+}
+
+/// A gap that may close by itself.
+#[derive(Debug)]
+struct Gap {
+    held: Held,
+    /// It is read then; none once that is so.
+    until: Option<Instant>,
 }
 
 /// What the device has been shown of every conversation.
@@ -79,6 +110,8 @@ pub(super) struct CatchUp {
     lagging: BTreeSet<UserId>,
     /// Those with a read under way, with what is held until its end.
     reading: BTreeMap<UserId, Held>,
+    /// Those in which an announcement is waited for, and until its read begins.
+    gaps: BTreeMap<UserId, Gap>,
     /// The conversation that was read last: the next one after it has its turn.
     last_read: Option<UserId>,
     /// Where a conversation starts that no sync has listed: everything in it is
@@ -105,12 +138,13 @@ impl CatchUp {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.paused_until
+        let gaps = self.gaps.values().filter_map(|gap| gap.until);
+        gaps.chain(self.paused_until).min()
     }
 
     /// Whether everything known to exist has been pushed.
     pub(super) fn is_level(&self) -> bool {
-        self.lagging.is_empty() && self.reading.is_empty()
+        self.lagging.is_empty() && self.reading.is_empty() && self.gaps.is_empty()
     }
 
     pub(super) fn stop(&mut self) {
@@ -212,14 +246,48 @@ impl CatchUp {
         }
     }
 
-    /// Holds an announced message until the read under way ends, if there is one.
-    fn hold(&mut self, peer: &UserId, envelope: &Envelope) {
-        let Some(held) = self.reading.get_mut(peer) else {
-            return;
-        };
-        held.bytes += FRAME + envelope.wire().len();
-        if held.bytes <= HELD_BYTES {
-            held.envelopes.push(envelope.clone());
+    /// Holds an announced message that cannot be pushed now, until the read under way
+    /// ends or the gap before it has closed. `now`: a gap may be waited for.
+    fn hold(&mut self, peer: &UserId, envelope: &Envelope, now: Option<Now>) {
+        if let Some(held) = self.reading.get_mut(peer) {
+            return held.hold(envelope);
+        }
+        if let Some(now) = now
+            && self.is_new_gap(peer, envelope.seq)
+        {
+            let gap = Gap {
+                held: Held::default(),
+                until: Some(now.instant + GAP_WAIT),
+            };
+            self.gaps.insert(peer.clone(), gap);
+        }
+        if let Some(gap) = self.gaps.get_mut(peer) {
+            gap.held.hold(envelope);
+        }
+    }
+
+    /// Whether only what comes just before `seq` is missing, and may be on its way.
+    fn is_new_gap(&self, peer: &UserId, seq: Seq) -> bool {
+        let state = self.states.get(peer);
+        let is_level =
+            state.is_some_and(|state| state.is_resolved() && state.target <= state.shown);
+        is_level
+            && self.gaps.len() < MAX_GAPS
+            && state.is_some_and(|state| seq > state.shown.next())
+    }
+
+    /// What was held of a conversation behind a gap, if that comes next now.
+    fn take_next(&mut self, peer: &UserId) -> Option<Envelope> {
+        let next = self.states.get(peer)?.shown.next();
+        self.gaps.get_mut(peer)?.held.envelopes.remove(&next)
+    }
+
+    /// Gaps that have stayed are read.
+    fn end_gaps(&mut self, now: Now) {
+        for (peer, gap) in &mut self.gaps {
+            if gap.until.take_if(|until| *until <= now.instant).is_some() {
+                self.lagging.insert(peer.clone());
+            }
         }
     }
 
@@ -228,9 +296,12 @@ impl CatchUp {
         let Some(state) = self.states.get(peer) else {
             return;
         };
-        if state.has_shown(state.target) || self.reading.contains_key(peer) {
+        if state.has_shown(state.target) {
             self.lagging.remove(peer);
-        } else if !self.lagging.contains(peer) {
+            self.gaps.remove(peer);
+        } else if self.reading.contains_key(peer) {
+            self.lagging.remove(peer);
+        } else if !self.lagging.contains(peer) && !self.gaps.contains_key(peer) {
             self.lagging.insert(peer.clone());
         }
     }
@@ -246,7 +317,9 @@ impl CatchUp {
             .chain(self.lagging.iter())
             .find_map(|peer| Some((peer.clone(), self.read_start(peer)?)))?;
         self.lagging.remove(&peer);
-        self.reading.insert(peer.clone(), Held::default());
+        let gap = self.gaps.remove(&peer);
+        let held = gap.map(|gap| gap.held).unwrap_or_default();
+        self.reading.insert(peer.clone(), held);
         self.last_read = Some(peer.clone());
         Some((peer, start))
     }
@@ -262,7 +335,7 @@ impl CatchUp {
 }
 
 impl Session {
-    pub(super) fn on_announced(&mut self, run: &[Envelope]) {
+    pub(super) fn on_announced(&mut self, run: &[Envelope], now: Now) {
         let Some(first) = run.first() else { return };
         let peer = first.peer_of(&self.about.user).clone();
         if planted(Mutant::ShownGuessed) {
@@ -275,11 +348,26 @@ impl Session {
             {
                 self.push(0, Down::Delivered(envelope.clone()));
             } else if room || !planted(Mutant::OverflowDropped) {
-                self.catch_up.hold(&peer, envelope);
+                // What finds no room is read when there is some.
+                self.catch_up.hold(&peer, envelope, room.then_some(now));
                 self.on_raised(&peer, envelope.seq);
             }
         }
+        self.close_gap(&peer);
         self.sync.shown(&peer, &self.catch_up);
+    }
+
+    /// Pushes what was held behind a gap that has closed.
+    fn close_gap(&mut self, peer: &UserId) {
+        while let Some(envelope) = self.catch_up.take_next(peer) {
+            let room = self.has_room_for(FRAME + envelope.wire().len());
+            if !room || !self.catch_up.show_next(peer, envelope.seq) {
+                // It is read once there is room.
+                self.catch_up.gaps.remove(peer);
+                return self.catch_up.note(peer);
+            }
+            self.push(0, Down::Delivered(envelope));
+        }
     }
 
     pub(super) fn on_raised(&mut self, peer: &UserId, seq: Seq) {
@@ -296,7 +384,13 @@ impl Session {
     /// An own message counts as shown only if it is the next one; else it is an
     /// announcement like any other, and will be read and pushed. Where it is the
     /// very first of its conversation, catch-up could start nowhere else.
-    pub(super) fn on_own_stored(&mut self, peer: &UserId, envelope: &Envelope, duplicate: bool) {
+    pub(super) fn on_own_stored(
+        &mut self,
+        peer: &UserId,
+        envelope: &Envelope,
+        duplicate: bool,
+        now: Now,
+    ) {
         let seq = envelope.seq;
         if seq == Seq::ZERO.next() && !duplicate {
             self.catch_up.begin(peer);
@@ -305,14 +399,16 @@ impl Session {
         let shown = self.catch_up.show_next(peer, seq)
             || planted(Mutant::StoredOverGap) && self.catch_up.jump(peer, seq);
         if shown {
+            self.close_gap(peer);
             self.sync.shown(peer, &self.catch_up);
         } else {
-            self.catch_up.hold(peer, envelope);
+            self.catch_up.hold(peer, envelope, Some(now));
             self.on_raised(peer, seq);
         }
     }
 
     pub(super) fn proceed_reads(&mut self, now: Now) {
+        self.catch_up.end_gaps(now);
         if planted(Mutant::ServedNoMoreAfterFull) && !self.has_room_for(RESERVED_BYTES) {
             self.catch_up.paused_until = Some(now.instant + MAX_SESSION);
         }
@@ -395,7 +491,7 @@ impl Session {
     /// Takes what was announced while a read ran as if it were announced now. What the
     /// read has brought, or has left a gap before, changes nothing any more.
     fn release(&mut self, peer: &UserId, held: Held) {
-        for envelope in held.envelopes {
+        for envelope in held.envelopes.into_values() {
             let room = self.has_room_for(FRAME + envelope.wire().len());
             if room && self.catch_up.show_next(peer, envelope.seq) {
                 self.push(0, Down::Delivered(envelope));

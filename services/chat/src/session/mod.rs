@@ -18,7 +18,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub use self::catch_up::{HELD_BYTES, MAX_READS, READ_BYTES, READ_MESSAGES};
+pub use self::catch_up::{GAP_WAIT, HELD_BYTES, MAX_GAPS, MAX_READS, READ_BYTES, READ_MESSAGES};
 pub use self::cursors::{MAX_CURSOR_WRITES, MAX_MOVES};
 pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS, PresencePage};
 pub use self::sends::BEHIND_PAUSE;
@@ -290,7 +290,7 @@ impl Session {
             Input::UpClosed => self.on_up_closed(),
             Input::Gone => self.on_gone(),
             Input::Registered(result) => self.on_registered(result, now),
-            Input::Appended(peer, answers) => self.on_appended(&peer, answers),
+            Input::Appended(peer, answers) => self.on_appended(&peer, answers, now),
             Input::Read(peer, result) => self.on_read(&peer, result, now),
             Input::Synced(result) => self.on_synced(result, now),
             Input::CursorWritten(peer, result) => self.on_cursor_written(&peer, result, now),
@@ -302,7 +302,7 @@ impl Session {
             | Input::PresenceLost
             | Input::PresencePage(..)
                 if matches!(self.phase, Phase::Closing | Phase::Ended) => {}
-            Input::Announced(run) => self.on_announced(&run),
+            Input::Announced(run) => self.on_announced(&run, now),
             Input::Raised(peer, seq) => self.on_raised(&peer, seq),
             Input::Receipt(peer, user, cursor) => self.on_receipt(peer, user, cursor),
             Input::Presence(presence) => self.on_presence(presence),

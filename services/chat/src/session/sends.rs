@@ -15,7 +15,7 @@ use duologue_proto::limits::{MAX_DEFERRED, MAX_SENDS_IN_FLIGHT};
 use duologue_runtime::faults::{Mutant, planted};
 use duologue_runtime::refusal::{Reason, Refusal};
 
-use super::{Effect, Session};
+use super::{Effect, Now, Session};
 use crate::frame::{DeferredReason, Down, GoodbyeReason, Ref, RejectedReason, Rejection, Send};
 
 /// A message behind a deferred one is not sent again before this, since it would
@@ -204,7 +204,7 @@ impl Session {
         }
     }
 
-    pub(super) fn on_appended(&mut self, peer: &UserId, answers: Vec<Appended>) {
+    pub(super) fn on_appended(&mut self, peer: &UserId, answers: Vec<Appended>, now: Now) {
         let Some(lane) = self.sends.lanes.get_mut(peer) else {
             return;
         };
@@ -217,7 +217,7 @@ impl Session {
                 head: None,
                 retry_after: None,
             }));
-            self.answer(peer, entry, answer);
+            self.answer(peer, entry, answer, now);
         }
         self.sends.lanes.retain(|_, lane| !lane.is_empty());
         if self.sends.deferred > MAX_DEFERRED {
@@ -233,7 +233,7 @@ impl Session {
 
     /// Tells the device what became of a send. Only here is a message
     /// acknowledged: history has answered that it is durable.
-    fn answer(&mut self, peer: &UserId, entry: InFlight, answer: Appended) {
+    fn answer(&mut self, peer: &UserId, entry: InFlight, answer: Appended, now: Now) {
         match answer {
             Appended::Stored {
                 envelope,
@@ -248,7 +248,7 @@ impl Session {
                     accepted_at: envelope.accepted_at,
                 };
                 self.push(entry.reference, stored);
-                self.on_own_stored(peer, &envelope, duplicate);
+                self.on_own_stored(peer, &envelope, duplicate, now);
             }
             Appended::MessageIdReused => {
                 self.settle(peer, &entry.message_id);

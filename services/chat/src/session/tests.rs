@@ -25,7 +25,7 @@ use duologue_proto::presence::{PresenceError, Registered, UserPresence};
 use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
-use super::{About, Effect, Input, Now, Session};
+use super::{About, Effect, GAP_WAIT, Input, MAX_GAPS, Now, Session};
 use crate::frame::{
     Advance, DeferredReason, Down, GoodbyeReason, Hello, RejectedReason, Rejection, Send, Up,
 };
@@ -267,12 +267,13 @@ fn a_position_above_the_head_ends_the_stream() {
 }
 
 #[test]
-fn the_next_message_is_pushed_at_once_and_another_only_raises_the_target() {
+fn the_next_message_is_pushed_at_once_and_a_gap_that_stays_is_read() {
     let mut driven = Driven::live(&[("bob", 3)]);
     let effects = driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
     assert!(matches!(pushed(&effects).as_slice(), [Down::Delivered(e)] if e.seq == Seq(4)));
     let effects = driven.give([Input::Announced([envelope("bob", "alice", 6, "m6")].into())]);
-    assert!(pushed(&effects).is_empty());
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = driven.after(GAP_WAIT);
     assert!(matches!(
         effects.as_slice(),
         [Effect::Read(read)] if read.start == ReadStart::After(Seq(4))
@@ -283,6 +284,7 @@ fn the_next_message_is_pushed_at_once_and_another_only_raises_the_target() {
 fn nothing_is_pushed_past_a_read_that_is_running() {
     let mut driven = Driven::live(&[("bob", 3)]);
     driven.give([Input::Announced([envelope("bob", "alice", 5, "m5")].into())]);
+    driven.after(GAP_WAIT);
     let effects = driven.give([Input::Announced([envelope("bob", "alice", 4, "m4")].into())]);
     assert!(pushed(&effects).is_empty());
     let messages = vec![
@@ -310,6 +312,7 @@ fn what_is_announced_while_a_read_runs_needs_no_further_read() {
     let mut driven = Driven::live(&[("bob", 3)]);
     let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
     driven.give([announced(5)]);
+    driven.after(GAP_WAIT);
     // Two that the read does not bring, and one that it does.
     driven.give([announced(5), announced(6), announced(7)]);
     let effects = driven.give([Input::Read(user("bob"), Ok(four_and_five()))]);
@@ -324,6 +327,7 @@ fn what_is_held_during_a_read_is_bounded_and_the_rest_is_read() {
     let mut driven = Driven::live(&[("bob", 3)]);
     let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
     driven.give([announced(5)]);
+    driven.after(GAP_WAIT);
     driven.give((6..1_000).map(announced));
     let effects = driven.give([Input::Read(user("bob"), Ok(four_and_five()))]);
     let last = *delivered(&effects).last().unwrap();
@@ -333,6 +337,52 @@ fn what_is_held_during_a_read_is_bounded_and_the_rest_is_read() {
         _ => None,
     });
     assert_eq!(next, Some(ReadStart::After(Seq(last))));
+}
+
+/// What the other side writes over another node comes a moment after the own answer.
+#[test]
+fn a_gap_that_closes_by_itself_needs_no_read() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
+    driven.give([send("bob", "m6")]);
+    let stored = Appended::Stored {
+        envelope: envelope("alice", "bob", 6, "m6"),
+        duplicate: false,
+    };
+    driven.give([Input::Appended(user("bob"), vec![stored])]);
+    let effects = driven.give([announced(7), announced(5)]);
+    assert!(delivered(&effects).is_empty(), "{effects:?}");
+    let effects = driven.give([announced(4)]);
+    assert_eq!(delivered(&effects), [4, 5, 6, 7]);
+    let effects = driven.after(GAP_WAIT);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(delivered(&driven.give([announced(8)])), [8]);
+}
+
+#[test]
+fn what_is_held_behind_a_gap_is_bounded_and_the_rest_is_read() {
+    let mut driven = Driven::live(&[("bob", 3)]);
+    let announced = |seq| Input::Announced([envelope("bob", "alice", seq, "m")].into());
+    driven.give((5..1_000).map(announced));
+    let effects = driven.give([announced(4)]);
+    let last = *delivered(&effects).last().unwrap();
+    assert!((6..999).contains(&last), "{last}");
+    let effects = driven.after(GAP_WAIT);
+    assert!(matches!(
+        effects.as_slice(),
+        [Effect::Read(read)] if read.start == ReadStart::After(Seq(last))
+    ));
+}
+
+#[test]
+fn a_gap_too_many_is_read_at_once() {
+    let peers: Vec<String> = (0..=MAX_GAPS).map(|peer| format!("b{peer}")).collect();
+    let listed: Vec<_> = peers.iter().map(|peer| (peer.as_str(), 3)).collect();
+    let mut driven = Driven::live(&listed);
+    let announced = |peer: &String| Input::Announced([envelope(peer, "alice", 5, "m")].into());
+    let effects = driven.give(peers.iter().map(announced));
+    let last = user(&peers[MAX_GAPS]);
+    assert!(matches!(effects.as_slice(), [Effect::Read(read)] if read.peer == last));
 }
 
 /// What a read after 3 brings of bob's five.
@@ -461,7 +511,8 @@ fn an_own_message_past_a_gap_does_not_move_what_was_shown() {
         envelope: envelope("alice", "bob", 5, "m5"),
         duplicate: false,
     };
-    let effects = driven.give([Input::Appended(user("bob"), vec![stored])]);
+    driven.give([Input::Appended(user("bob"), vec![stored])]);
+    let effects = driven.after(GAP_WAIT);
     assert!(effects.iter().any(
         |effect| matches!(effect, Effect::Read(read) if read.start == ReadStart::After(Seq(3)))
     ));
