@@ -1,0 +1,5 @@
+//! The way into Duologue for browsers.
+
+mod upstream;
+
+pub use upstream::Upstream;
