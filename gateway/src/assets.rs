@@ -16,6 +16,8 @@ pub(crate) fn router() -> Router {
         with_default(NoSubscriber::default(), || {
             memory_serve::load!()
                 .index_file(Some("/index.html"))
+                .enable_brotli(true)
+                .enable_gzip(true)
                 .html_cache_control(CacheControl::NoCache)
                 .cache_control(CacheControl::Long)
                 .into_router()

@@ -131,13 +131,22 @@ fn check_caller(gateway: &Gateway, request: &Request) -> Result<(), WebError> {
         return Err(ORIGIN_NOT_ALLOWED);
     }
     // Over HTTP/2 it is part of the URL.
-    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let host = request.uri().authority().map(http::uri::Authority::as_str);
     let hosts = [named, host].into_iter().flatten();
-    if hosts.clone().count() == 0 || !hosts.into_iter().all(|host| gateway.origins().allow_host(host)) {
+    if hosts.clone().count() == 0
+        || !hosts
+            .into_iter()
+            .all(|host| gateway.origins().allow_host(host))
+    {
         return Err(HOST_NOT_ALLOWED);
     }
-    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.addr);
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .and_then(|peer| peer.addr);
     if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
         return Err(NOT_LOOPBACK);
     }

@@ -27,11 +27,7 @@ enum Header {
 }
 
 impl WebError {
-    pub(crate) const fn new(
-        status: StatusCode,
-        code: &'static str,
-        message: &'static str,
-    ) -> Self {
+    pub(crate) const fn new(status: StatusCode, code: &'static str, message: &'static str) -> Self {
         Self {
             status,
             code,
@@ -71,7 +67,9 @@ impl IntoResponse for WebError {
             Some(Header::RetryAfter(delay)) => {
                 // Whole seconds, rounded up.
                 let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-                response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                response
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, seconds.into());
             }
             None => {}
         }

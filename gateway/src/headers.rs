@@ -70,7 +70,10 @@ fn holds_token(uri: &Uri) -> bool {
     };
     let query = uri.query().unwrap_or_default();
     query.split(['&', ';']).any(is_token)
-        || uri.path().split('/').any(|part| looks_like_jwt(&decoded(part)))
+        || uri
+            .path()
+            .split('/')
+            .any(|part| looks_like_jwt(&decoded(part)))
 }
 
 /// Three parts, of which the first begins as JSON does in base64.
@@ -83,7 +86,9 @@ fn looks_like_jwt(text: &str) -> bool {
     let text = text.rsplit([' ', '+']).next().unwrap_or_default();
     let parts: Vec<_> = text.split('.').collect();
     parts.len() == 3
-        && parts[0].get(..2).is_some_and(|start| start.eq_ignore_ascii_case("ey"))
+        && parts[0]
+            .get(..2)
+            .is_some_and(|start| start.eq_ignore_ascii_case("ey"))
         && parts.into_iter().all(is_base64)
 }
 

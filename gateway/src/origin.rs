@@ -42,13 +42,14 @@ impl Scheme {
             Self::Https => 443,
         };
         let parsed = Authority::from_str(authority).ok()?;
-        let is_plain = !parsed.host().is_empty()
-            && !authority.contains('@')
-            && !authority.ends_with(':')
-            && parsed.port().is_some() == parsed.port_u16().is_some();
+        let behind = authority.strip_prefix(parsed.host())?;
+        let is_plain = behind.is_empty() || parsed.port_u16().is_some();
+        if parsed.host().is_empty() || !is_plain {
+            return None;
+        }
         let host = parsed.host().to_ascii_lowercase();
         let port = parsed.port_u16().filter(|port| *port != own_port);
-        is_plain.then(|| match port {
+        Some(match port {
             Some(port) => format!("{host}:{port}"),
             None => host,
         })
@@ -206,10 +207,21 @@ mod tests {
     #[test]
     fn a_host_is_that_of_an_allowed_origin() {
         let origins = Origins::own("127.0.0.1:8080".parse().unwrap(), false);
-        for host in ["127.0.0.1:8080", "localhost:8080", "LOCALHOST:8080", "[::1]:8080"] {
+        for host in [
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "LOCALHOST:8080",
+            "[::1]:8080",
+        ] {
             assert!(origins.allow_host(host), "{host}");
         }
-        for host in ["", "localhost", "127.0.0.1:80", "rebound.example:8080", "a@localhost:8080"] {
+        for host in [
+            "",
+            "localhost",
+            "127.0.0.1:80",
+            "rebound.example:8080",
+            "a@localhost:8080",
+        ] {
             assert!(!origins.allow_host(host), "{host}");
         }
         let usual = Origins::own("127.0.0.1:80".parse().unwrap(), false);

@@ -103,10 +103,12 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
     {
         let peer = io.connect_info();
-        let service = self.router.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(peer);
-            request
-        });
+        let service = self
+            .router
+            .map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                request
+            });
         let io = TokioIo::new(Connection::new(Stalling::new(io), &self.shutdown));
         let connection = self
             .http

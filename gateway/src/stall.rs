@@ -30,16 +30,14 @@ impl<IO> Stalling<IO> {
     }
 
     /// The result of a write, or the failure of one that waits for too long.
-    fn watch<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
             self.deadline = None;
             return poll;
         }
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
         let stalled = || io::Error::new(ErrorKind::TimedOut, "the peer takes nothing");
         deadline.as_mut().poll(cx).map(|()| Err(stalled()))
     }
@@ -101,7 +99,10 @@ mod tests {
         let (_near, far) = duplex(8);
         let mut io = Stalling::new(far);
         let started = Instant::now();
-        let error = io.write_all(b"more than there is room for").await.unwrap_err();
+        let error = io
+            .write_all(b"more than there is room for")
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         assert_eq!(started.elapsed(), STALL_TIMEOUT);
     }

@@ -30,12 +30,7 @@ pub(super) fn print_config(matches: &ArgMatches) {
 
 /// Says that everything is up.
 #[expect(clippy::print_stdout, reason = "the first thing a new user sees")]
-pub(super) async fn print_ready(
-    args: &ServeArgs,
-    keys: &Keys,
-    history: &History,
-    places: Places,
-) {
+pub(super) async fn print_ready(args: &ServeArgs, keys: &Keys, history: &History, places: Places) {
     let history = history
         .history_id()
         .await
@@ -125,7 +120,10 @@ fn write_next_steps(
     };
     let data = data_flag(args);
     let scheme = scheme(args);
-    writeln!(text, "Open {scheme}://{web} in two browser windows, or talk from two more terminals:\n")?;
+    writeln!(
+        text,
+        "Open {scheme}://{web} in two browser windows, or talk from two more terminals:\n"
+    )?;
     if args.in_memory() {
         writeln!(
             text,

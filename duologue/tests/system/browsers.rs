@@ -64,7 +64,13 @@ impl Page {
         ];
         let bytes = message.encode_to_vec();
         let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
-        Self::post(server, &path, &headers, [&[0][..], &length, &bytes].concat()).await
+        Self::post(
+            server,
+            &path,
+            &headers,
+            [&[0][..], &length, &bytes].concat(),
+        )
+        .await
     }
 
     /// Asks for a development token.
@@ -86,7 +92,8 @@ impl Page {
                 }
             }
             let more = soon(self.body.frame()).await.expect("the answer has ended");
-            self.read.extend_from_slice(&more.unwrap().into_data().unwrap());
+            self.read
+                .extend_from_slice(&more.unwrap().into_data().unwrap());
         }
     }
 
@@ -123,7 +130,9 @@ async fn a_page_signs_in_sends_and_hears_what_native_clients_say() {
     let server = Server::start(&[]).await;
     let (alice, bob) = (token(&server, "alice").await, token(&server, "bob").await);
     let mut events = Page::call(&server, "Subscribe", &bob, &SubscribeRequest::default()).await;
-    events.until(|frame| matches!(frame, Frame::CaughtUp(_))).await;
+    events
+        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
+        .await;
 
     let request: SendMessageRequest = send("bob", "from-a-page", "hello");
     let mut call = Page::call(&server, "SendMessage", &alice, &request).await;
@@ -132,7 +141,13 @@ async fn a_page_signs_in_sends_and_hears_what_native_clients_say() {
     let (kind, trailers) = call.frame().await;
     assert_eq!(kind, 0x80);
     assert!(trailers.starts_with(b"grpc-status:0\r\n"), "{trailers:?}");
-    sent(&mut server.chat("alice").await, "bob", "native", "hello again").await;
+    sent(
+        &mut server.chat("alice").await,
+        "bob",
+        "native",
+        "hello again",
+    )
+    .await;
 
     for id in ["from-a-page", "native"] {
         let delivered = |frame: &Frame| matches!(frame, Frame::MessageDelivered(_));
@@ -148,7 +163,9 @@ async fn a_tab_that_is_closed_frees_its_session_at_once() {
     let server = Server::start(&[]).await;
     let token = server.token("alice");
     let mut events = Page::call(&server, "Subscribe", &token, &SubscribeRequest::default()).await;
-    events.until(|frame| matches!(frame, Frame::CaughtUp(_))).await;
+    events
+        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
+        .await;
     assert_eq!(sessions(&server).await, "duologue_chat_sessions 1");
     drop(events);
     soon(async { while sessions(&server).await != "duologue_chat_sessions 0" {} }).await;
@@ -159,9 +176,13 @@ async fn at_the_end_a_page_is_told_and_the_process_ends_well() {
     let mut server = Server::start(&[]).await;
     let token = server.token("alice");
     let mut events = Page::call(&server, "Subscribe", &token, &SubscribeRequest::default()).await;
-    events.until(|frame| matches!(frame, Frame::CaughtUp(_))).await;
+    events
+        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
+        .await;
     server.signal("TERM").await;
-    let goodbye = events.until(|frame| matches!(frame, Frame::Goodbye(_))).await;
+    let goodbye = events
+        .until(|frame| matches!(frame, Frame::Goodbye(_)))
+        .await;
     let Frame::Goodbye(goodbye) = goodbye else {
         unreachable!()
     };
@@ -179,21 +200,33 @@ async fn with_real_keys_nobody_signs_in_for_development() {
     let pair = rcgen::KeyPair::generate().unwrap();
     let key = place.path("public.pem");
     std::fs::write(&key, pair.public_key_pem()).unwrap();
-    let server = place.serve(&["--jwt-public-key", key.to_str().unwrap()]).await;
-    assert_eq!(get(server.web, "/config.json").await.body, "{\"devToken\":false}");
+    let server = place
+        .serve(&["--jwt-public-key", key.to_str().unwrap()])
+        .await;
+    assert_eq!(
+        get(server.web, "/config.json").await.body,
+        "{\"devToken\":false}"
+    );
     assert_eq!(Page::sign_in(&server, "alice").await.status, 404);
 }
 
 #[tokio::test]
 async fn the_listener_for_browsers_is_guarded_as_that_for_grpc() {
     let place = Place::new();
-    let output = soon(place.command(&["--web-listen", "0.0.0.0:0"]).output()).await.unwrap();
+    let output = soon(place.command(&["--web-listen", "0.0.0.0:0"]).output())
+        .await
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("--jwt-public-key"), "{error}");
     assert!(!place.data().exists());
 
-    let output = soon(place.command(&["--allowed-origin", "chat.example.com"]).output()).await;
+    let output = soon(
+        place
+            .command(&["--allowed-origin", "chat.example.com"])
+            .output(),
+    )
+    .await;
     let error = String::from_utf8(output.unwrap().stderr).unwrap();
     assert!(error.contains("scheme://host"), "{error}");
 }

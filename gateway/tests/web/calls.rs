@@ -30,7 +30,10 @@ fn status(trailers: &HeaderMap) -> Status {
 
 fn assert_is_refusal(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable);
-    assert_eq!(status.message(), "sync again: \u{e4}\u{f6}\u{fc}, line\nand more");
+    assert_eq!(
+        status.message(),
+        "sync again: \u{e4}\u{f6}\u{fc}, line\nand more"
+    );
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().reason, "SESSION_FULL");
 }
@@ -57,7 +60,10 @@ async fn the_text_form_is_the_binary_form_in_base64() {
     for form in ["-text", "-text+proto"] {
         let request = web.call("SendMessage", form, "alice");
         let answer = web.send(request, encoded(&to("bob"))).await;
-        assert_eq!(answer.header("content-type"), "application/grpc-web-text+proto");
+        assert_eq!(
+            answer.header("content-type"),
+            "application/grpc-web-text+proto"
+        );
         let (messages, trailers) = frames(decoded(&answer.body));
         let message = SendMessageResponse::decode(messages[0].clone()).unwrap();
         assert_eq!(message.message_id, "alice-to-bob");
@@ -116,7 +122,10 @@ async fn an_error_before_the_first_message_can_be_read_with_its_details() {
 #[tokio::test]
 async fn a_call_without_a_good_token_is_refused_as_by_grpc() {
     let web = Web::open().await;
-    for (token, reason) in [(None, "TOKEN_MISSING"), (Some("Bearer a.b.c"), "TOKEN_INVALID")] {
+    for (token, reason) in [
+        (None, "TOKEN_MISSING"),
+        (Some("Bearer a.b.c"), "TOKEN_INVALID"),
+    ] {
         let mut request = web.call("SendMessage", "+proto", "alice");
         let headers = request.headers_mut().unwrap();
         headers.remove("authorization");
@@ -187,7 +196,12 @@ async fn a_request_that_is_cut_off_calls_nobody() {
     stream.write_all(&whole[..4]).await.unwrap();
     drop(stream);
     let ended = async {
-        while !web.metrics.encode().unwrap().contains("duologue_grpc_calls_total{") {
+        while !web
+            .metrics
+            .encode()
+            .unwrap()
+            .contains("duologue_grpc_calls_total{")
+        {
             tokio::task::yield_now().await;
         }
     };
@@ -204,7 +218,9 @@ async fn a_client_that_goes_away_frees_its_stream_at_once() {
             "-text" => encoded(&subscribe()).into_bytes(),
             _ => subscribe(),
         };
-        let mut begun = web.begin(web.call("Subscribe", form, "endless"), body).await;
+        let mut begun = web
+            .begin(web.call("Subscribe", form, "endless"), body)
+            .await;
         soon(begun.body.frame()).await.unwrap().unwrap();
         assert!(web.dropped.try_recv().is_err(), "it was dropped too early");
         begun.abort().await;
@@ -232,7 +248,8 @@ async fn a_stream_is_not_held_back_until_it_ends() {
 #[tokio::test]
 async fn a_call_counts_once_among_all_calls() {
     let web = Web::open().await;
-    web.send(web.call("SendMessage", "+proto", "alice"), to("bob")).await;
+    web.send(web.call("SendMessage", "+proto", "alice"), to("bob"))
+        .await;
     let metrics = web.metrics.encode().unwrap();
     let counted = "duologue_grpc_calls_total{service=\"duologue.chat.v1.ChatService\",\
                    method=\"SendMessage\",code=\"OK\"} 1\n";

@@ -47,7 +47,9 @@ async fn a_page_on_loopback_gets_a_token_that_is_good() {
         let request = Request::post("/duologue.chat.v1.ChatService/SendMessage")
             .header("content-type", "application/grpc-web+proto")
             .header("authorization", format!("Bearer {}", token(&answer)));
-        let answer = web.send(request, framed(&SendMessageRequest::default())).await;
+        let answer = web
+            .send(request, framed(&SendMessageRequest::default()))
+            .await;
         assert_eq!(answer.frames().0.len(), 1);
     }
 }
@@ -61,7 +63,11 @@ async fn a_foreign_page_a_rebound_name_and_a_program_get_none() {
         (&*own, Some("https://evil.example"), "origin_not_allowed"),
         (&own, None, "origin_not_allowed"),
         // A name that was made to mean 127.0.0.1, before and after its page is asked.
-        ("evil.example", Some("http://evil.example"), "origin_not_allowed"),
+        (
+            "evil.example",
+            Some("http://evil.example"),
+            "origin_not_allowed",
+        ),
         ("evil.example", Some("http://localhost"), "host_not_allowed"),
         ("127.0.0.1:1", Some("http://localhost"), "host_not_allowed"),
     ] {
@@ -84,19 +90,37 @@ async fn a_foreign_page_a_rebound_name_and_a_program_get_none() {
 async fn a_request_that_is_not_one_is_told_why() {
     let web = open().await;
     let ask = || ask(&web, "localhost");
-    for body in ["", "alice", "{}", "{\"user\":1}", "{\"user\":\"a\",\"x\":1}"] {
-        assert_eq!(refused(&web, ask(), body).await, (400, "malformed".to_owned()), "{body}");
+    for body in [
+        "",
+        "alice",
+        "{}",
+        "{\"user\":1}",
+        "{\"user\":\"a\",\"x\":1}",
+    ] {
+        assert_eq!(
+            refused(&web, ask(), body).await,
+            (400, "malformed".to_owned()),
+            "{body}"
+        );
     }
     let long = format!("{{\"user\":\"{}\"}}", "a".repeat(65));
     for body in ["{\"user\":\"\"}", "{\"user\":\"<b>\"}", &long] {
         let body = body.to_owned();
-        assert_eq!(refused(&web, ask(), body).await, (400, "invalid_user".to_owned()));
+        assert_eq!(
+            refused(&web, ask(), body).await,
+            (400, "invalid_user".to_owned())
+        );
     }
     let large = " ".repeat(2_000);
-    assert_eq!(refused(&web, ask(), large).await, (413, "too_large".to_owned()));
+    assert_eq!(
+        refused(&web, ask(), large).await,
+        (413, "too_large".to_owned())
+    );
 
     let mut form = ask();
-    form.headers_mut().unwrap().insert("content-type", "text/plain".parse().unwrap());
+    form.headers_mut()
+        .unwrap()
+        .insert("content-type", "text/plain".parse().unwrap());
     let wanted = (415, "unsupported_media_type".to_owned());
     assert_eq!(refused(&web, form, ALICE).await, wanted);
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use duologue_proto::chat::v1::{SendMessageRequest, SubscribeRequest};
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
+use duologue_proto::chat::v1::{SendMessageRequest, SubscribeRequest};
 use duologue_runtime::listener::{Tls, TlsFiles};
 use duologue_runtime::rate::RateLimit;
 use http::{Method, Request};
@@ -16,8 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::transport::Endpoint;
 use tonic::Code;
+use tonic::transport::Endpoint;
 use tonic_types::StatusExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -35,9 +35,14 @@ async fn a_page_of_a_foreign_origin_gets_nothing_but_the_page() {
     let web = Web::open().await;
     for origin in ["https://evil.example", "null", "http://chat.example.com"] {
         let mut call = web.call("SendMessage", "+proto", "alice");
-        call.headers_mut().unwrap().insert("origin", origin.parse().unwrap());
+        call.headers_mut()
+            .unwrap()
+            .insert("origin", origin.parse().unwrap());
         let answer = web.send(call, to_bob()).await;
-        assert_eq!((answer.status, answer.error().as_str()), (403, "origin_not_allowed"));
+        assert_eq!(
+            (answer.status, answer.error().as_str()),
+            (403, "origin_not_allowed")
+        );
         assert_eq!(answer.header("access-control-allow-origin"), "");
         for (path, status) in [
             ("/config.json", 403),
@@ -52,7 +57,10 @@ async fn a_page_of_a_foreign_origin_gets_nothing_but_the_page() {
         }
     }
     let metrics = web.metrics.encode().unwrap();
-    assert!(!metrics.contains("grpc_calls_total{"), "it was called: {metrics}");
+    assert!(
+        !metrics.contains("grpc_calls_total{"),
+        "it was called: {metrics}"
+    );
 }
 
 #[tokio::test]
@@ -83,19 +91,35 @@ async fn an_allowed_page_may_call_and_read_how_it_ended() {
             .uri(format!("{SERVICE}SendMessage"))
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "authorization,content-type,x-grpc-web")
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type,x-grpc-web",
+            )
     };
     let answer = web.send(preflight(ORIGIN), "").await;
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-origin"), ORIGIN);
     assert_eq!(answer.header("access-control-allow-credentials"), "");
-    assert!(answer.header("access-control-allow-methods").contains("POST"));
+    assert!(
+        answer
+            .header("access-control-allow-methods")
+            .contains("POST")
+    );
     let headers = answer.header("access-control-allow-headers");
-    for name in ["authorization", "content-type", "x-grpc-web", "x-user-agent", "grpc-timeout"] {
+    for name in [
+        "authorization",
+        "content-type",
+        "x-grpc-web",
+        "x-user-agent",
+        "grpc-timeout",
+    ] {
         assert!(headers.contains(name), "{headers}");
     }
     assert_eq!(answer.header("vary"), "origin");
-    assert_eq!(web.send(preflight("https://evil.example"), "").await.status, 403);
+    assert_eq!(
+        web.send(preflight("https://evil.example"), "").await.status,
+        403
+    );
 
     let call = web.call("SendMessage", "+proto", "alice");
     let answer = web.send(call, to_bob()).await;
@@ -169,7 +193,11 @@ async fn a_head_that_is_too_large_is_refused() {
 #[tokio::test]
 async fn what_is_no_http_is_closed() {
     let web = Web::open().await;
-    for bytes in [&b"\x16\x03\x01\x02\0\x01"[..], b"HELO there\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nXX"] {
+    for bytes in [
+        &b"\x16\x03\x01\x02\0\x01"[..],
+        b"HELO there\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nXX",
+    ] {
         let answer = web.raw(bytes).await;
         assert!(!answer.contains("200"), "{answer}");
     }
@@ -188,7 +216,10 @@ async fn native_calls_pass_over_http_2() {
     for _ in 0..3 {
         events.message().await.unwrap().unwrap();
     }
-    assert_eq!(events.message().await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(
+        events.message().await.unwrap_err().code(),
+        Code::Unavailable
+    );
 }
 
 #[tokio::test]
@@ -205,7 +236,10 @@ async fn one_address_asks_no_more_often_than_it_may() {
     assert_eq!(web.get("/").await.status, 200);
     assert_eq!(web.get("/config.json").await.status, 200);
     let answer = web.get("/config.json").await;
-    assert_eq!((answer.status, answer.error().as_str()), (429, "rate_limited"));
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (429, "rate_limited")
+    );
     assert_eq!(answer.header("retry-after"), "1");
 
     let call = web.call("SendMessage", "+proto", "alice");
@@ -220,12 +254,16 @@ async fn one_address_asks_no_more_often_than_it_may() {
 async fn the_end_waits_for_what_is_under_way_and_for_nobody_else() {
     let web = Web::open().await;
     let request = web.call("Subscribe", "+proto", "endless");
-    let mut begun = web.begin(request, framed(&SubscribeRequest::default())).await;
+    let mut begun = web
+        .begin(request, framed(&SubscribeRequest::default()))
+        .await;
     soon(begun.body.frame()).await.unwrap().unwrap();
     // One that has said nothing, one in the middle of a head, one that was answered.
     let _silent = TcpStream::connect(web.address).await.unwrap();
     let mut idle = TcpStream::connect(web.address).await.unwrap();
-    idle.write_all(b"GET /config.json HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /config.json HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
     soon(idle.read(&mut [0; 1024])).await.unwrap();
     web.shutdown.trigger();
     while soon(idle.read(&mut [0; 1024])).await.unwrap() > 0 {}
@@ -238,11 +276,16 @@ async fn the_end_waits_for_what_is_under_way_and_for_nobody_else() {
 async fn at_the_end_of_the_grace_period_whatever_is_left_is_cut_off() {
     let mut web = Web::open().await;
     let request = web.call("Subscribe", "+proto", "endless");
-    let begun = web.begin(request, framed(&SubscribeRequest::default())).await;
+    let begun = web
+        .begin(request, framed(&SubscribeRequest::default()))
+        .await;
     web.shutdown.stop();
     soon(&mut web.served).await.unwrap();
     soon(web.dropped.recv()).await.unwrap();
-    assert!(soon(begun.body.collect()).await.is_err(), "it must not look like an end");
+    assert!(
+        soon(begun.body.collect()).await.is_err(),
+        "it must not look like an end"
+    );
 }
 
 fn certificate() -> (tempfile::TempDir, TlsFiles) {
@@ -261,7 +304,9 @@ fn certificate() -> (tempfile::TempDir, TlsFiles) {
 async fn over_tls_both_versions_of_http_are_offered() {
     let (_folder, files) = certificate();
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&files.cert).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(&files.cert).unwrap())
+        .unwrap();
     let tls = Tls::load(files).unwrap().with_http1();
     let web = Web::open_with(Setup {
         tls: Some(tls),

@@ -81,7 +81,10 @@ async fn the_page_is_compressed_as_the_browser_likes_it() {
         assert_eq!(answer.header("content-encoding"), encoding);
         assert!(answer.body.len() < plain.body.len());
         let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
-        assert!(vary.iter().any(|name| *name == "accept-encoding"), "{vary:?}");
+        assert!(
+            vary.iter().any(|name| *name == "accept-encoding"),
+            "{vary:?}"
+        );
     }
 }
 

@@ -26,11 +26,20 @@ impl Drop for Held {
 }
 
 pub(crate) fn refused() -> Status {
-    Refusal::new(Reason::SessionFull, "sync again: \u{e4}\u{f6}\u{fc}, line\nand more").into_status()
+    Refusal::new(
+        Reason::SessionFull,
+        "sync again: \u{e4}\u{f6}\u{fc}, line\nand more",
+    )
+    .into_status()
 }
 
 fn user<T>(request: &Request<T>) -> String {
-    request.extensions().get::<Identity>().unwrap().user.to_string()
+    request
+        .extensions()
+        .get::<Identity>()
+        .unwrap()
+        .user
+        .to_string()
 }
 
 #[tonic::async_trait]

@@ -65,8 +65,8 @@ where
 {
     let shutdown = stack.shutdown().clone();
     let draining = shutdown.draining();
-    let incoming = incoming
-        .map(move |connection| connection.map(|io| Connection::new(io, &shutdown)));
+    let incoming =
+        incoming.map(move |connection| connection.map(|io| Connection::new(io, &shutdown)));
     limits(stack.door())
         .serve_with_incoming_shutdown(stack.around(routes.prepare()), incoming, draining)
         .await
