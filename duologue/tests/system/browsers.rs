@@ -154,7 +154,7 @@ async fn a_page_signs_in_sends_and_hears_what_native_clients_say() {
         let Frame::MessageDelivered(delivered) = events.until(delivered).await else {
             unreachable!()
         };
-        assert_eq!(delivered.message.unwrap().message_id, id);
+        assert_eq!(delivered.envelope.unwrap().message_id, id);
     }
 }
 
