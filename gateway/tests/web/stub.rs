@@ -14,14 +14,14 @@ type Frames = Pin<Box<dyn Stream<Item = Result<wire::ConverseResponse, Status>> 
 type Events = Pin<Box<dyn Stream<Item = Result<wire::SubscribeResponse, Status>> + Send>>;
 
 /// Tells of every stream that is dropped.
-pub(crate) struct Stub(pub(crate) mpsc::UnboundedSender<()>);
+pub(crate) struct Stub(pub(crate) mpsc::Sender<()>);
 
 /// Tells when it goes.
-struct Held(mpsc::UnboundedSender<()>);
+struct Held(mpsc::Sender<()>);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let _ = self.0.send(());
+        let _ = self.0.try_send(());
     }
 }
 

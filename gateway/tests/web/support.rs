@@ -45,7 +45,7 @@ pub(crate) struct Web {
     pub(crate) shutdown: Shutdown,
     pub(crate) served: JoinHandle<()>,
     /// Streams of the stub that were dropped.
-    pub(crate) dropped: mpsc::UnboundedReceiver<()>,
+    pub(crate) dropped: mpsc::Receiver<()>,
     key: Arc<DevKey>,
     clock: ManualClock,
 }
@@ -75,7 +75,7 @@ impl Web {
         let methods = Methods::standard().unwrap();
         let authenticate = authenticate_by_token(verifier);
         let stack = Stack::new(methods, &metrics, authenticate, shutdown.clone());
-        let (dropping, dropped) = mpsc::unbounded_channel();
+        let (dropping, dropped) = mpsc::channel(16);
         let routes = Routes::new(ChatServiceServer::new(Stub(dropping)));
 
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();

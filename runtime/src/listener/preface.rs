@@ -34,7 +34,9 @@ mod tests {
 
     fn is_over(parts: &[&[u8]]) -> bool {
         let mut preface = Preface::default();
-        parts.iter().for_each(|part| preface.hear(part));
+        for part in parts {
+            preface.hear(part);
+        }
         preface.is_over()
     }
 
