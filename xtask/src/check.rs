@@ -12,12 +12,13 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Our crates, each with those of ours that it may use, also in tests.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("bench", &["duologue-proto", "duologue-runtime"]),
     ("duologue-proto", &[]),
     ("duologue-runtime", &["duologue-proto"]),
     ("duologue-chat", &["duologue-proto", "duologue-runtime"]),
     ("duologue-dynamodb", &["duologue-proto", "duologue-runtime"]),
+    ("duologue-gateway", &["duologue-proto", "duologue-runtime"]),
     (
         "duologue-history",
         &["duologue-dynamodb", "duologue-proto", "duologue-runtime"],
@@ -33,6 +34,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "duologue-chat",
             "duologue-client",
             "duologue-dynamodb",
+            "duologue-gateway",
             "duologue-history",
             "duologue-presence",
             "duologue-proto",
