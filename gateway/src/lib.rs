@@ -1,5 +1,6 @@
 //! The way into Duologue for browsers.
 
 mod upstream;
+pub mod websocket;
 
 pub use upstream::Upstream;
