@@ -375,3 +375,7 @@ fn going_away() -> Close {
 fn without_status() -> Status {
     Status::internal("the response ended without a status")
 }
+
+#[cfg(test)]
+#[path = "bridge_tests/mod.rs"]
+mod tests;

@@ -68,3 +68,7 @@ impl Json {
         Ok(json.into_inner())
     }
 }
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

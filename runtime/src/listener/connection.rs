@@ -13,19 +13,17 @@ use tonic::transport::server::Connected;
 
 use super::Peer;
 use super::guard::{ConnectionEvent, Seat};
+use super::preface::Preface;
 
-/// How long a connection may take to send the HTTP/2 preface.
+/// How long a connection may take to send the HTTP/2 preface, or to speak otherwise.
 pub const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".
-const PREFACE_BYTES: usize = 24;
 
 /// A connection that was let in. Its place is given back when it is dropped.
 #[derive(Debug)]
 pub struct Connection<IO> {
     io: Channel<IO>,
     /// None once the preface has come, so that an idle connection has no timer.
-    preface: Option<Preface>,
+    beginning: Option<Beginning>,
     seat: Seat,
 }
 
@@ -35,48 +33,48 @@ pub(super) enum Channel<IO> {
     Tls(Box<TlsStream<IO>>),
 }
 
-/// What is still to come of the preface, and until when.
+/// What has come of the preface, and until when the rest must.
 #[derive(Debug)]
-struct Preface {
-    missing: usize,
+struct Beginning {
+    preface: Preface,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl<IO> Connection<IO> {
     /// Starts the deadline of the preface.
     pub(super) fn new(io: Channel<IO>, seat: Seat) -> Self {
-        let preface = Preface {
-            missing: PREFACE_BYTES,
+        let beginning = Beginning {
+            preface: Preface::default(),
             deadline: Box::pin(sleep(PREFACE_TIMEOUT)),
         };
         Self {
             io,
-            preface: Some(preface),
+            beginning: Some(beginning),
             seat,
         }
     }
 
-    /// Counts what was read towards the preface. What the bytes are is for
-    /// HTTP/2 to judge; the end of the stream is too.
-    fn count(&mut self, read: usize) {
-        self.preface.take_if(|preface| {
-            preface.missing = preface.missing.saturating_sub(read);
-            preface.missing == 0
+    /// Takes note of what was read. What follows of it, and of the end of the
+    /// stream, is for the server to judge.
+    fn hear(&mut self, read: &[u8]) {
+        self.beginning.take_if(|beginning| {
+            beginning.preface.hear(read);
+            beginning.preface.is_over()
         });
     }
 
     /// Fails once the preface is overdue. To be asked wherever the connection
     /// waits, since it may be waiting to write.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(preface) = &mut self.preface else {
+        let Some(beginning) = &mut self.beginning else {
             return Poll::Pending;
         };
-        ready!(preface.deadline.as_mut().poll(cx));
-        self.preface = None;
+        ready!(beginning.deadline.as_mut().poll(cx));
+        self.beginning = None;
         self.seat.tell(ConnectionEvent::PrefaceTimedOut);
         Poll::Ready(io::Error::new(
             ErrorKind::TimedOut,
-            "the peer did not begin to speak HTTP/2",
+            "the peer did not begin to speak",
         ))
     }
 }
@@ -115,7 +113,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = channel!(self, io => io.poll_read(cx, buf));
-        self.count(buf.filled().len() - before);
+        self.hear(buf.filled().get(before..).unwrap_or_default());
         or_overdue!(self, cx, poll)
     }
 }

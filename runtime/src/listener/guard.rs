@@ -55,14 +55,36 @@ pub enum ConnectionEvent {
     PrefaceTimedOut,
 }
 
+/// The places that connections may take, those in their handshake included.
+/// Listeners that share them have that many together.
+#[derive(Debug, Clone)]
+pub struct Seats {
+    all: Slots<()>,
+    from_address: Slots<IpAddr>,
+}
+
+impl Seats {
+    /// So many at once in all, and from one address. Behind a proxy all have the
+    /// proxy's.
+    pub fn new(max_connections: usize, max_connections_per_address: usize) -> Self {
+        Self {
+            all: Slots::new(max_connections),
+            from_address: Slots::new(max_connections_per_address),
+        }
+    }
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        Self::new(DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS_PER_ADDRESS)
+    }
+}
+
 /// Who is let in, and how.
 #[derive(Clone)]
 pub struct GuardConfig {
-    /// Connections at once, those in their handshake included.
-    pub max_connections: usize,
-    /// Connections at once from one address. Behind a proxy all have the
-    /// proxy's.
-    pub max_connections_per_address: usize,
+    /// How many.
+    pub seats: Seats,
     /// None for connections in the clear.
     pub tls: Option<Tls>,
     /// Called for every event. It must not block.
@@ -72,8 +94,7 @@ pub struct GuardConfig {
 impl Default for GuardConfig {
     fn default() -> Self {
         Self {
-            max_connections: DEFAULT_MAX_CONNECTIONS,
-            max_connections_per_address: DEFAULT_MAX_CONNECTIONS_PER_ADDRESS,
+            seats: Seats::default(),
             tls: None,
             on_event: Arc::new(|_| {}),
         }
@@ -83,11 +104,7 @@ impl Default for GuardConfig {
 impl fmt::Debug for GuardConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GuardConfig")
-            .field("max_connections", &self.max_connections)
-            .field(
-                "max_connections_per_address",
-                &self.max_connections_per_address,
-            )
+            .field("seats", &self.seats)
             .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
@@ -102,8 +119,7 @@ where
     Guard {
         accepted: Some(Box::pin(accepted)),
         entrance: Entrance {
-            all: Slots::new(config.max_connections),
-            from_address: Slots::new(config.max_connections_per_address),
+            seats: config.seats,
             on_event: config.on_event,
         },
         tls: config.tls.map(|tls| tls.acceptor()),
@@ -215,8 +231,7 @@ where
 }
 
 struct Entrance {
-    all: Slots<()>,
-    from_address: Slots<IpAddr>,
+    seats: Seats,
     on_event: Arc<dyn Fn(ConnectionEvent) + Send + Sync>,
 }
 
@@ -239,9 +254,10 @@ impl Entrance {
     }
 
     fn take(&self, peer: Peer) -> Result<TakenSlots, ConnectionEvent> {
-        let of_all = self.all.acquire(&()).ok_or(ConnectionEvent::TooMany)?;
+        let seats = &self.seats;
+        let of_all = seats.all.acquire(&()).ok_or(ConnectionEvent::TooMany)?;
         let from_address = |origin| {
-            let slot = self.from_address.acquire(&origin);
+            let slot = seats.from_address.acquire(&origin);
             slot.ok_or(ConnectionEvent::TooManyFromAddress)
         };
         Ok((of_all, peer.origin().map(from_address).transpose()?))

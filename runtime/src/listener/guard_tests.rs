@@ -176,7 +176,7 @@ async fn the_server_itself_closes_a_silent_peer() {
 #[tokio::test]
 async fn an_address_has_so_many_connections_and_another_is_not_harmed() {
     let mut network = Network::new(GuardConfig {
-        max_connections_per_address: 2,
+        seats: Seats::new(16, 2),
         ..GuardConfig::default()
     });
     let _near = [network.dial("192.0.2.1:1"), network.dial("192.0.2.1:2")];
@@ -197,7 +197,7 @@ async fn an_address_has_so_many_connections_and_another_is_not_harmed() {
 #[tokio::test]
 async fn a_network_of_ipv6_counts_as_one_address() {
     let mut network = Network::new(GuardConfig {
-        max_connections_per_address: 1,
+        seats: Seats::new(16, 1),
         ..GuardConfig::default()
     });
     let _near = network.dial("[2001:db8::1]:1");
@@ -210,7 +210,7 @@ async fn a_network_of_ipv6_counts_as_one_address() {
 #[tokio::test]
 async fn there_are_so_many_connections_in_all() {
     let mut network = Network::new(GuardConfig {
-        max_connections: 1,
+        seats: Seats::new(1, 16),
         ..GuardConfig::default()
     });
     let _near = network.dial("192.0.2.1:1");
@@ -256,7 +256,7 @@ async fn a_slow_handshake_delays_nobody_and_ends_at_its_deadline() {
 #[tokio::test]
 async fn a_handshake_takes_a_seat() {
     let mut network = Network::new(GuardConfig {
-        max_connections: 1,
+        seats: Seats::new(1, 16),
         tls: Some(Files::of(&Pair::new()).tls()),
         ..GuardConfig::default()
     });

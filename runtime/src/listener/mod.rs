@@ -9,6 +9,7 @@ mod accept;
 mod connection;
 mod exposure;
 mod guard;
+pub(crate) mod preface;
 #[cfg(test)]
 pub(crate) mod test_tls;
 pub(crate) mod tls;
@@ -23,7 +24,7 @@ pub use connection::{Connection, PREFACE_TIMEOUT};
 pub use exposure::{ExposureError, check_exposure};
 pub use guard::{
     Accepted, ConnectionEvent, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, Guard,
-    GuardConfig, TLS_HANDSHAKE_TIMEOUT, guard,
+    GuardConfig, Seats, TLS_HANDSHAKE_TIMEOUT, guard,
 };
 pub use tls::{MAX_TLS_FILE_BYTES, TLS_RELOAD_INTERVAL, Tls, TlsError, TlsFiles};
 

@@ -64,8 +64,8 @@ pub enum TlsError {
     },
 }
 
-/// TLS as the server speaks it: 1.2 and 1.3, HTTP/2 only. Clones share the
-/// certificate.
+/// TLS as the server speaks it: 1.2 and 1.3, HTTP/2 only unless
+/// [`Tls::with_http1`]. Clones share the certificate.
 #[derive(Clone)]
 pub struct Tls {
     config: Arc<ServerConfig>,
@@ -96,6 +96,14 @@ impl Tls {
             config: Arc::new(config),
             current,
         }
+    }
+
+    /// The same certificate for connections that may speak HTTP/1.1, too.
+    #[must_use]
+    pub fn with_http1(&self) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::new(config, Arc::clone(&self.current))
     }
 
     /// Looks at the files every [`TLS_RELOAD_INTERVAL`] for as long as it is

@@ -22,7 +22,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{effective_values, unknown_variables};
 use crate::faults;
 use crate::inner::Credentials;
-use crate::listener::{self, GuardConfig, Tls};
+use crate::listener::{self, GuardConfig, Seats, Tls};
 use crate::metrics::{BuildInfo, Metrics};
 use crate::server::{self, Door, Health, Methods, Stack};
 use crate::shutdown::Shutdown;
@@ -175,11 +175,9 @@ impl Process {
     }
 
     /// How connections of a door are let in.
-    pub fn guard(&self, args: &ProcessArgs, door: Door, tls: Option<Tls>) -> GuardConfig {
+    pub fn guard(&self, seats: Seats, door: Door, tls: Option<Tls>) -> GuardConfig {
         GuardConfig {
-            max_connections: args.connections,
-            // Services are few, and may share a proxy's address.
-            max_connections_per_address: args.connections,
+            seats,
             tls,
             on_event: server::count_connections(&self.metrics, door),
         }
@@ -205,7 +203,9 @@ impl InnerDoor {
             self.credentials.clone(),
             process.shutdown.clone(),
         );
-        let guard = process.guard(args, Door::Inner, self.credentials.tls()?);
+        // Services are few, and may share a proxy's address.
+        let seats = Seats::new(args.connections, args.connections);
+        let guard = process.guard(seats, Door::Inner, self.credentials.tls()?);
         let incoming = listener::guard(listener::accepted(self.listener), guard);
         let fresh = task::spawn("internal reload", self.credentials.keep_fresh());
         let stack = stack.unary_deadline(args.unary_deadline);

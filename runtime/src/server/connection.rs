@@ -1,9 +1,10 @@
 //! A connection as the server drives it: one that can be cut off.
 //!
 //! At the end of the grace period, reads and writes fail, which ends every call
-//! on it. A client that has not even said hello is not waited for at all: HTTP/2
-//! has no way to tell it to go away.
+//! on it. A client that has not even said hello is not waited for at all: nothing
+//! tells it to go away.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -11,19 +12,17 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use crate::listener::preface::Preface;
 use crate::shutdown::Shutdown;
-
-/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
-const PREFACE_BYTES: usize = 24;
 
 type Ending = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A connection, and what ends it.
-pub(super) struct Connection<IO> {
+pub struct Connection<IO> {
     inner: IO,
     shutdown: Shutdown,
-    // What is missing of the client's preface.
-    unsaid: usize,
+    // What the client has said to begin with.
+    preface: Preface,
     draining: Ending,
     stopped: Ending,
     // Whom the endings wake.
@@ -32,11 +31,12 @@ pub(super) struct Connection<IO> {
 }
 
 impl<IO> Connection<IO> {
-    pub(super) fn new(inner: IO, shutdown: &Shutdown) -> Self {
+    /// It is cut off when the process stops.
+    pub fn new(inner: IO, shutdown: &Shutdown) -> Self {
         Self {
             inner,
             shutdown: shutdown.clone(),
-            unsaid: PREFACE_BYTES,
+            preface: Preface::default(),
             draining: Box::pin(shutdown.draining()),
             stopped: Box::pin(shutdown.stopped()),
             waker: None,
@@ -70,10 +70,16 @@ impl<IO> Connection<IO> {
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unsaid > 0 && self.draining.as_mut().poll(cx).is_ready() {
+        if !self.preface.is_over() && self.draining.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         self.stopped.as_mut().poll(cx)
+    }
+}
+
+impl<IO> fmt::Debug for Connection<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 
@@ -87,8 +93,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
         this.check(cx)?;
         let before = buffer.filled().len();
         let result = Pin::new(&mut this.inner).poll_read(cx, buffer);
-        let read = buffer.filled().len().saturating_sub(before);
-        this.unsaid = this.unsaid.saturating_sub(read);
+        this.preface
+            .hear(buffer.filled().get(before..).unwrap_or_default());
         result
     }
 }

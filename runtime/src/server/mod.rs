@@ -31,12 +31,13 @@ use crate::inner::{
 };
 
 pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
+pub use connection::Connection;
 pub use connection_metrics::count_connections;
 pub use deadline::{DEFAULT_UNARY_DEADLINE, MAX_TIMEOUT};
 pub use health::Health;
 pub use methods::{Method, Methods, OTHER};
 pub use reflection::add_reflection;
-pub use stack::Stack;
+pub use stack::{CallService, Stack};
 
 /// Calls at the same time on one connection.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 100;
@@ -65,7 +66,7 @@ where
     let shutdown = stack.shutdown().clone();
     let draining = shutdown.draining();
     let incoming = incoming
-        .map(move |connection| connection.map(|io| connection::Connection::new(io, &shutdown)));
+        .map(move |connection| connection.map(|io| Connection::new(io, &shutdown)));
     limits(stack.door())
         .serve_with_incoming_shutdown(stack.around(routes.prepare()), incoming, draining)
         .await
@@ -76,6 +77,8 @@ where
 pub enum Door {
     /// The one for users.
     Public,
+    /// The one for browsers, which is public too.
+    Web,
     /// The one for other services.
     Inner,
 }
@@ -85,6 +88,7 @@ impl Door {
     fn registry(self, registry: &mut Registry) -> &mut Registry {
         match self {
             Self::Public => registry,
+            Self::Web => registry.sub_registry_with_prefix("web"),
             Self::Inner => registry.sub_registry_with_prefix("inner"),
         }
     }
@@ -93,7 +97,7 @@ impl Door {
 /// A service calls for all of its users over one connection.
 fn limits(door: Door) -> Server {
     let (streams, stream_window, connection_window) = match door {
-        Door::Public => (
+        Door::Public | Door::Web => (
             MAX_STREAMS_PER_CONNECTION,
             STREAM_WINDOW_BYTES,
             CONNECTION_WINDOW_BYTES,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::{Service, ServiceBuilder};
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use super::Door;
 use super::access::{
@@ -22,6 +23,9 @@ use super::spans::Spans;
 use crate::inner::Credentials;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
+
+/// A stack around routes, for whoever makes calls without a connection of gRPC.
+pub type CallService = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// What the stack needs to know.
 #[derive(Clone)]
@@ -96,6 +100,14 @@ impl Stack {
         &self.shutdown
     }
 
+    /// The stack around the routes, to be called directly: what is behind it sees
+    /// no difference to a call that came to [`super::serve`], and the same numbers
+    /// count both.
+    pub fn service(&self, routes: Routes) -> CallService {
+        let stack = self.around(routes.prepare());
+        BoxCloneSyncService::new(stack.map_response(|response| response.map(Body::new)))
+    }
+
     /// The stack around the routes.
     pub(super) fn around(
         &self,
@@ -109,6 +121,7 @@ impl Stack {
         Future: Send,
     > + Clone
     + Send
+    + Sync
     + use<> {
         ServiceBuilder::new()
             // First, so that whatever happens below is in the call's span.

@@ -9,7 +9,7 @@ use duologue_runtime::admin::ReadinessHandle;
 use duologue_runtime::auth::{TokenRules, Verifier, load_keys};
 use duologue_runtime::clock::{Random, SystemClock, SystemRandom};
 use duologue_runtime::inner::Credentials;
-use duologue_runtime::listener::{self, GuardConfig};
+use duologue_runtime::listener::{self, Seats};
 use duologue_runtime::metrics::BuildInfo;
 use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready};
 use duologue_runtime::rate::RateLimiter;
@@ -337,10 +337,8 @@ fn public(
     let fresh = tls
         .as_ref()
         .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
-    let guard = GuardConfig {
-        max_connections_per_address: public.connections_per_address,
-        ..process.guard(&config.process, Door::Public, tls)
-    };
+    let seats = Seats::new(config.process.connections, public.connections_per_address);
+    let guard = process.guard(seats, Door::Public, tls);
     let incoming = listener::guard(listener::accepted(listener), guard);
     Ok(async move {
         let served = server::serve(stack, routes, incoming).await;

@@ -1,0 +1,261 @@
+//! Bodies of calls by gRPC-Web, which may not end in silence on either side.
+//!
+//! A request has one message: it comes whole, in time, and nothing behind it. A
+//! response ends with a status, whatever happens behind the gateway.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use duologue_proto::limits::MAX_REQUEST_BYTES;
+use duologue_runtime::refusal::{Reason, Refusal};
+use http::{HeaderMap, Response};
+use http_body::Frame;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::limits::BODY_TIMEOUT;
+
+/// A flag, and the length of the message.
+const PREFIX_BYTES: usize = 5;
+
+pin_project! {
+    /// A request: a prefix, and as many bytes as it says.
+    pub(crate) struct RequestBody {
+        #[pin]
+        inner: Body,
+        #[pin]
+        deadline: Sleep,
+        prefix: [u8; PREFIX_BYTES],
+        heard: usize,
+        is_over: bool,
+    }
+}
+
+impl RequestBody {
+    /// Starts the deadline.
+    pub(crate) fn new(inner: Body) -> Self {
+        Self {
+            inner,
+            deadline: sleep(BODY_TIMEOUT),
+            prefix: [0; PREFIX_BYTES],
+            heard: 0,
+            is_over: false,
+        }
+    }
+}
+
+/// How long the body is by its prefix, once that is there.
+fn promised(prefix: [u8; PREFIX_BYTES], heard: usize) -> Option<usize> {
+    let [_, length @ ..] = prefix;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    (heard >= PREFIX_BYTES).then(|| length.saturating_add(PREFIX_BYTES))
+}
+
+fn refuse(what: impl std::fmt::Display) -> Status {
+    Refusal::field("request", what).into_status()
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut this = self.project();
+        if *this.is_over {
+            return Poll::Ready(None);
+        }
+        let Poll::Ready(frame) = this.inner.poll_frame(cx) else {
+            ready!(this.deadline.as_mut().poll(cx));
+            *this.is_over = true;
+            let late = Refusal::new(Reason::DeadlineExceeded, "the request did not come in time");
+            return Poll::Ready(Some(Err(late.into_status())));
+        };
+        let result = match frame {
+            Some(Ok(frame)) => hear(this.prefix, this.heard, &frame).map(|()| Some(frame)),
+            // Whatever it was, it is not what was sent here; the client is told if it
+            // is still there.
+            Some(Err(_)) => Err(refuse("cannot be read: it is cut off or not in base64")),
+            None if promised(*this.prefix, *this.heard) == Some(*this.heard) => Ok(None),
+            None => Err(refuse("is shorter than its prefix says")),
+        };
+        *this.is_over = !matches!(result, Ok(Some(_)));
+        Poll::Ready(result.transpose())
+    }
+}
+
+/// Counts what came, and refuses what is too much.
+fn hear(
+    prefix: &mut [u8; PREFIX_BYTES],
+    heard: &mut usize,
+    frame: &Frame<Bytes>,
+) -> Result<(), Status> {
+    let data = frame.data_ref().map_or(&[][..], |data| data);
+    let of_prefix = PREFIX_BYTES.saturating_sub(*heard).min(data.len());
+    let at = (*heard).min(PREFIX_BYTES);
+    prefix[at..at + of_prefix].copy_from_slice(&data[..of_prefix]);
+    *heard = heard.saturating_add(data.len());
+    match promised(*prefix, *heard) {
+        Some(bytes) if bytes - PREFIX_BYTES > MAX_REQUEST_BYTES => {
+            Err(refuse(format!("is longer than {MAX_REQUEST_BYTES} bytes")))
+        }
+        Some(bytes) if *heard > bytes => Err(refuse("is longer than its prefix says")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+pin_project! {
+    /// A response that ends with trailers.
+    pub(crate) struct ResponseBody {
+        #[pin]
+        inner: Body,
+        is_over: bool,
+    }
+}
+
+impl ResponseBody {
+    /// Sees to it that a response ends with a status.
+    pub(crate) fn complete(response: Response<Body>) -> Response<Body> {
+        // Nothing but its headers is left to say.
+        if response.headers().contains_key(Status::GRPC_STATUS) {
+            return response;
+        }
+        response.map(|inner| {
+            Body::new(Self {
+                inner,
+                is_over: false,
+            })
+        })
+    }
+}
+
+impl http_body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.project();
+        if *this.is_over {
+            return Poll::Ready(None);
+        }
+        let frame = match ready!(this.inner.poll_frame(cx)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(status)) => trailers(&status),
+            None => trailers(&broken_off()),
+        };
+        *this.is_over = frame.is_trailers();
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+fn broken_off() -> Status {
+    let text = "the answer broke off: call again";
+    Refusal::new(Reason::Unavailable, text).into_status()
+}
+
+fn trailers(status: &Status) -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // It fails only if a message cannot be written as a header.
+        trailers.insert(Status::GRPC_STATUS, http::HeaderValue::from_static("13"));
+    }
+    Frame::trailers(trailers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tonic::Code;
+
+    use super::*;
+
+    fn body(parts: &[&[u8]]) -> Body {
+        let frames: Vec<_> = parts
+            .iter()
+            .map(|part| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(part))))
+            .collect();
+        Body::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    async fn read(parts: &[&[u8]]) -> Result<Bytes, Status> {
+        let read = RequestBody::new(body(parts)).collect().await;
+        read.map(http_body_util::Collected::to_bytes)
+    }
+
+    #[tokio::test]
+    async fn a_whole_message_passes_however_it_is_cut() {
+        let whole = b"\0\0\0\0\x03abc";
+        for at in 0..=whole.len() {
+            let (first, rest) = whole.split_at(at);
+            assert_eq!(read(&[first, rest]).await.unwrap(), whole[..]);
+        }
+        assert_eq!(read(&[b"\0\0\0\0\0"]).await.unwrap(), b"\0\0\0\0\0"[..]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_single_message_is_refused() {
+        for parts in [
+            &[&b""[..]][..],
+            &[b"\0\0\0"],
+            &[b"\0\0\0\0\x03ab"],
+            &[b"\0\0\0\0\x03abcd"],
+            &[b"\0\0\0\0\x03abc", b"\x80\0\0\0\x01x"],
+            &[b"\0\xff\xff\xff\xff"],
+            &[b"garbage, which names a length"],
+        ] {
+            let status = read(parts).await.unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{parts:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_come_is_not_waited_for() {
+        let silent = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        let silent = RequestBody::new(Body::new(StreamBody::new(silent)));
+        let started = tokio::time::Instant::now();
+        let status = silent.collect().await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(started.elapsed(), BODY_TIMEOUT);
+    }
+
+    async fn ends_with(body: Body) -> HeaderMap {
+        let response = ResponseBody::complete(Response::new(body));
+        let collected = response.into_body().collect().await.unwrap();
+        collected.trailers().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn a_response_that_breaks_off_ends_with_a_status() {
+        let trailers = ends_with(body(&[b"x"])).await;
+        assert_eq!(trailers["grpc-status"], "14");
+        assert!(trailers.contains_key("grpc-status-details-bin"));
+
+        let failed = stream::iter([Err::<Frame<Bytes>, _>(Status::aborted("gone"))]);
+        let trailers = ends_with(Body::new(StreamBody::new(failed))).await;
+        assert_eq!(trailers["grpc-status"], "10");
+    }
+
+    #[tokio::test]
+    async fn a_response_with_a_status_keeps_it() {
+        let mut status = HeaderMap::new();
+        status.insert("grpc-status", "0".parse().unwrap());
+        let frames = [
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
+            Ok(Frame::trailers(status.clone())),
+        ];
+        let trailers = ends_with(Body::new(StreamBody::new(stream::iter(frames)))).await;
+        assert_eq!(trailers, status);
+    }
+}
