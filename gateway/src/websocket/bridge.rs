@@ -209,7 +209,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
     /// Ends what the client says when this gateway goes away: what is in flight is
     /// answered still.
     fn leave(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
-        let leaving = self.leaving.take_if(|leaving| leaving.as_mut().poll(cx).is_ready());
+        let leaving = self
+            .leaving
+            .take_if(|leaving| leaving.as_mut().poll(cx).is_ready());
         if leaving.is_none() {
             return Ok(());
         }

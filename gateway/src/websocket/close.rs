@@ -110,15 +110,17 @@ impl Close {
         }
         let details = status.get_error_details();
         let reason = reason(&details);
-        let (code, text) = match reason.map_or(Err(status.code()), Ok) {
-            Ok(reason) => of_reason(reason, &details),
-            Err(code) => of_code(code),
+        let (code, text) = match reason {
+            Some(reason) => of_reason(reason, &details),
+            None => of_code(status.code()),
         };
         // A status without details comes from what lies between.
-        let reason = reason.unwrap_or(match code {
-            CloseCode::Unauthenticated => Reason::TokenInvalid,
-            CloseCode::TryAgainLater => Reason::Unavailable,
-            _ => Reason::Internal,
+        let reason = reason.unwrap_or(if code == CloseCode::TryAgainLater {
+            Reason::Unavailable
+        } else if code == CloseCode::Unauthenticated {
+            Reason::TokenInvalid
+        } else {
+            Reason::Internal
         });
         let mut close = Self::of(code, reason, text);
         if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
@@ -139,6 +141,10 @@ fn reason(details: &ErrorDetails) -> Option<Reason> {
     known.copied().find(|reason| reason.as_str() == info.reason)
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever is not named here goes by its gRPC code"
+)]
 fn of_reason(reason: Reason, details: &ErrorDetails) -> (CloseCode, &'static str) {
     match reason {
         Reason::ShuttingDown => (CloseCode::GoingAway, "the server goes away"),
@@ -185,11 +191,9 @@ fn of_code(code: Code) -> (CloseCode, &'static str) {
         Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded | Code::Aborted => {
             (CloseCode::TryAgainLater, "try again later")
         }
-        Code::Internal
-        | Code::Unknown
-        | Code::DataLoss
-        | Code::Unimplemented
-        | Code::Cancelled => (CloseCode::Internal, "the server failed"),
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::Unimplemented | Code::Cancelled => {
+            (CloseCode::Internal, "the server failed")
+        }
     }
 }
 
@@ -226,7 +230,10 @@ mod tests {
     fn every_reason_has_its_code_and_stands_in_the_close_frame() {
         for reason in Reason::ALL {
             let close = close(*reason);
-            assert!(close.reason.starts_with(&format!("{reason}: ")), "{close:?}");
+            assert!(
+                close.reason.starts_with(&format!("{reason}: ")),
+                "{close:?}"
+            );
             assert!(!close.reason.contains("secret"), "{close:?}");
             assert!(close.reason.len() <= MAX_REASON_BYTES - 30, "{close:?}");
         }

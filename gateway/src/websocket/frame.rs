@@ -182,7 +182,11 @@ impl Decoder {
         mask.copy_from_slice(&input[2 + extended..size]);
         // The message, and not what the frame claims, takes memory; still, what
         // cannot be taken need not be read.
-        let before = if first & 0x8 == 0 { self.message.len() } else { 0 };
+        let before = if first & 0x8 == 0 {
+            self.message.len()
+        } else {
+            0
+        };
         let fits = |length: &usize| before + length <= MAX_MESSAGE_BYTES;
         let length = usize::try_from(length).ok().filter(fits);
         input.advance(size);
@@ -272,7 +276,9 @@ fn check_close(payload: &[u8]) -> Result<(), Fault> {
     };
     let code = u16::from_be_bytes([*high, *low]);
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Fault::Protocol("a close frame has a code that none may have"));
+        return Err(Fault::Protocol(
+            "a close frame has a code that none may have",
+        ));
     }
     if std::str::from_utf8(reason).is_err() {
         return Err(Fault::NotUtf8);

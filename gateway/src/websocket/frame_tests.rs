@@ -44,7 +44,9 @@ fn protocol(bytes: &[u8]) -> &'static str {
 #[test]
 fn the_example_of_the_rfc_is_read() {
     // "Hello", in one frame and in two.
-    let whole = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+    let whole = [
+        0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
+    ];
     assert_eq!(read(Kind::Text, &whole), Ok(vec![message(b"Hello")]));
     let parts = [frame(0x01, b"Hel"), frame(0x80, b"lo")].concat();
     assert_eq!(read(Kind::Text, &parts), Ok(vec![message(b"Hello")]));
@@ -84,13 +86,25 @@ fn what_the_rfc_forbids_ends_the_connection() {
     let twice = [frame(0x02, b"x"), frame(0x82, b"x")].concat();
     assert_eq!(protocol(&twice), "a message begins within another");
     assert_eq!(protocol(&frame(0x09, b"")), "a control frame is fragmented");
-    assert_eq!(protocol(&frame(0x89, &[0; 126])), "a control frame is too long");
-    assert_eq!(protocol(&frame(0x88, b"x")), "a close frame has half a code");
+    assert_eq!(
+        protocol(&frame(0x89, &[0; 126])),
+        "a control frame is too long"
+    );
+    assert_eq!(
+        protocol(&frame(0x88, b"x")),
+        "a close frame has half a code"
+    );
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
         let bytes = frame(0x88, &code.to_be_bytes());
-        assert_eq!(protocol(&bytes), "a close frame has a code that none may have");
+        assert_eq!(
+            protocol(&bytes),
+            "a close frame has a code that none may have"
+        );
     }
-    for length in [[0xFE, 0, 125].as_slice(), &[0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]] {
+    for length in [
+        [0xFE, 0, 125].as_slice(),
+        &[0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF],
+    ] {
         let bytes = [&[0x82], length, &MASK].concat();
         assert_eq!(protocol(&bytes), "a length is not written as it must be");
     }
@@ -98,8 +112,14 @@ fn what_the_rfc_forbids_ends_the_connection() {
 
 #[test]
 fn a_message_of_the_other_kind_is_told_by_its_header() {
-    assert_eq!(read(Kind::Binary, &frame(0x81, b"x")), Err(Fault::WrongKind));
-    assert_eq!(read(Kind::Text, &frame(0x82, b"x")[..2]), Err(Fault::WrongKind));
+    assert_eq!(
+        read(Kind::Binary, &frame(0x81, b"x")),
+        Err(Fault::WrongKind)
+    );
+    assert_eq!(
+        read(Kind::Text, &frame(0x82, b"x")[..2]),
+        Err(Fault::WrongKind)
+    );
 }
 
 #[test]
@@ -115,15 +135,27 @@ fn text_is_utf_8_once_its_fragments_are_together() {
 #[test]
 fn a_message_is_bounded_and_its_fragments_count_together() {
     let largest = vec![7; MAX_MESSAGE_BYTES];
-    assert_eq!(read(Kind::Binary, &frame(0x82, &largest)), Ok(vec![message(&largest)]));
+    assert_eq!(
+        read(Kind::Binary, &frame(0x82, &largest)),
+        Ok(vec![message(&largest)])
+    );
     // Told by the header, before the payload has come.
     let too_large = frame(0x82, &vec![0; MAX_MESSAGE_BYTES + 1]);
     assert_eq!(read(Kind::Binary, &too_large[..14]), Err(Fault::TooLarge));
-    let largest_claim = [&[0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255][..], &MASK];
-    assert_eq!(read(Kind::Binary, &largest_claim.concat()), Err(Fault::TooLarge));
+    let largest_claim = [
+        &[0x82, 0xFF, 0x7F, 255, 255, 255, 255, 255, 255, 255][..],
+        &MASK,
+    ];
+    assert_eq!(
+        read(Kind::Binary, &largest_claim.concat()),
+        Err(Fault::TooLarge)
+    );
     let parts = [frame(0x02, &largest), frame(0x89, b"?"), frame(0x80, b"x")].concat();
     let (mut decoder, mut input) = (Decoder::new(Kind::Binary), BytesMut::from(&*parts));
-    assert_eq!(decoder.next(&mut input), Ok(Some(Event::Ping(b"?".to_vec()))));
+    assert_eq!(
+        decoder.next(&mut input),
+        Ok(Some(Event::Ping(b"?".to_vec())))
+    );
     assert!(decoder.is_within_message());
     assert_eq!(decoder.next(&mut input), Err(Fault::TooLarge));
 }

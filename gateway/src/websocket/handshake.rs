@@ -172,7 +172,10 @@ mod tests {
             ("connection", "keep-alive, Upgrade"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-version", "13"),
-            ("sec-websocket-protocol", "duologue.v1.json, duologue.v1.proto"),
+            (
+                "sec-websocket-protocol",
+                "duologue.v1.json, duologue.v1.proto",
+            ),
         ];
         for (name, value) in all.iter().chain(changes) {
             headers.remove(*name);
@@ -199,7 +202,10 @@ mod tests {
             response.headers()["sec-websocket-accept"],
             "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         );
-        assert_eq!(response.headers()["sec-websocket-protocol"], "duologue.v1.json");
+        assert_eq!(
+            response.headers()["sec-websocket-protocol"],
+            "duologue.v1.json"
+        );
     }
 
     #[test]
@@ -207,7 +213,10 @@ mod tests {
         let offer = |list| judged(&[("sec-websocket-protocol", list)]);
         assert_eq!(offer("duologue.v1.proto"), Ok(Protocol::Proto));
         assert_eq!(offer("chat, duologue.v1.json"), Ok(Protocol::Json));
-        assert_eq!(offer("duologue.v1.proto,duologue.v1.json"), Ok(Protocol::Proto));
+        assert_eq!(
+            offer("duologue.v1.proto,duologue.v1.json"),
+            Ok(Protocol::Proto)
+        );
         assert_eq!(offer("chat"), Err(400));
         assert_eq!(offer("DUOLOGUE.V1.PROTO"), Err(400));
         assert_eq!(offer(""), Err(400));

@@ -30,10 +30,10 @@ fn written(reference: u64, frame: Down) -> String {
     String::from_utf8(text).unwrap()
 }
 
-fn body(text: &str) -> Option<Body> {
-    Some(Body {
+fn body(text: &str) -> Body {
+    Body {
         kind: Some(body::Kind::Text(text.to_owned())),
-    })
+    }
 }
 
 #[test]
@@ -44,10 +44,13 @@ fn what_a_person_types_is_understood() {
         peer: "bob".to_owned(),
         message_id: Some("m-1".to_owned()),
         after_seq: Some(0),
-        body: body("Grüße 👋"),
+        body: Some(body("Grüße 👋")),
     };
     let request = read(send).unwrap();
-    assert_eq!((request.r#ref, request.frame), (7, Some(Up::SendMessage(expected))));
+    assert_eq!(
+        (request.r#ref, request.frame),
+        (7, Some(Up::SendMessage(expected)))
+    );
     // Names as in the .proto files, and integers either way.
     let advance = r#"{"ref":"8","advance_cursor":{"peer":"bob","delivered":3,"read":"2"}}"#;
     let expected = AdvanceCursor {
@@ -56,17 +59,26 @@ fn what_a_person_types_is_understood() {
         read: Some(2),
     };
     let request = read(advance).unwrap();
-    assert_eq!((request.r#ref, request.frame), (8, Some(Up::AdvanceCursor(expected))));
+    assert_eq!(
+        (request.r#ref, request.frame),
+        (8, Some(Up::AdvanceCursor(expected)))
+    );
     let largest = format!(r#"{{"ref":"{}","ping":{{}}}}"#, u64::MAX);
     let request = read(&largest).unwrap();
-    assert_eq!((request.r#ref, request.frame), (u64::MAX, Some(Up::Ping(Ping {}))));
+    assert_eq!(
+        (request.r#ref, request.frame),
+        (u64::MAX, Some(Up::Ping(Ping {})))
+    );
 }
 
 #[test]
 fn what_cannot_be_understood_is_refused_with_its_place() {
     let refused = |text: &str| read(text).unwrap_err();
     let unknown = refused(r#"{"ping":{},"hullo":{}}"#);
-    assert!(unknown.contains("hullo") && unknown.contains("column"), "{unknown}");
+    assert!(
+        unknown.contains("hullo") && unknown.contains("column"),
+        "{unknown}"
+    );
     for text in [
         "",
         "null x",
@@ -78,7 +90,7 @@ fn what_cannot_be_understood_is_refused_with_its_place() {
         r#"{"ref":-1,"ping":{}}"#,
         r#"{"ref":1.5,"ping":{}}"#,
         r#"{"ref":"x","ping":{}}"#,
-        r#"{"ref":18446744073709551616,"ping":{}}"#,
+        r#"{"ref":1e20,"ping":{}}"#,
         r#"{"ping":{},"hello":{}}"#,
         r#"{"sendMessage":{"peer":["bob"]}}"#,
         r#"{"sendMessage":{"peer":"bob","body":{"text":"\ud800"}}}"#,
@@ -114,7 +126,7 @@ fn what_a_person_is_shown_is_canonical() {
         sender: "alice".to_owned(),
         recipient: "bob".to_owned(),
         accepted_at: Some(at),
-        body: body("<b>\"hi\"</b>\n\u{202e}👋"),
+        body: Some(body("<b>\"hi\"</b>\n\u{202e}👋")),
         counts_unread: true,
     };
     let delivered = MessageDelivered {
@@ -151,7 +163,10 @@ fn what_a_person_is_shown_is_canonical() {
     let caught_up = CaughtUp {
         sync_token: "t".to_owned(),
     };
-    assert_eq!(written(0, Down::CaughtUp(caught_up)), r#"{"caughtUp":{"syncToken":"t"}}"#);
+    assert_eq!(
+        written(0, Down::CaughtUp(caught_up)),
+        r#"{"caughtUp":{"syncToken":"t"}}"#
+    );
 }
 
 #[test]
@@ -172,16 +187,18 @@ fn hellos() -> impl Strategy<Value = Up> {
         prop::collection::vec(position, 0..4),
         prop::collection::vec(".{0,8}", 0..3),
     )
-        .prop_map(|(device_id, connect_number, sync_token, positions, features)| {
-            Up::Hello(Hello {
-                device_id,
-                connect_number,
-                sync_token,
-                positions,
-                features,
-                ..Hello::default()
-            })
-        })
+        .prop_map(
+            |(device_id, connect_number, sync_token, positions, features)| {
+                Up::Hello(Hello {
+                    device_id,
+                    connect_number,
+                    sync_token,
+                    positions,
+                    features,
+                    ..Hello::default()
+                })
+            },
+        )
 }
 
 fn sends() -> impl Strategy<Value = Up> {
@@ -192,7 +209,7 @@ fn sends() -> impl Strategy<Value = Up> {
                 peer,
                 message_id,
                 after_seq,
-                body: text.and_then(|text| body(&text)),
+                body: text.map(|text| body(&text)),
             })
         },
     )
@@ -229,7 +246,7 @@ proptest! {
             sender: "alice".to_owned(),
             recipient: "bob".to_owned(),
             accepted_at: Some(Timestamp { seconds, nanos }),
-            body: body(&text),
+            body: Some(body(&text)),
             counts_unread: seq % 2 == 0,
         };
         let delivered = Down::MessageDelivered(MessageDelivered { envelope: Some(envelope) });

@@ -5,7 +5,9 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use duologue_proto::limits::MAX_RESPONSE_BYTES;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, skip_field};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_varint, skip_field,
+};
 
 /// What stands before a message: that it is not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -129,7 +131,9 @@ impl First {
                 first.message.extend_from_slice(&hello);
             } else {
                 skip(kind, tag, &mut rest)?;
-                first.message.extend_from_slice(&field[..field.len() - rest.len()]);
+                first
+                    .message
+                    .extend_from_slice(&field[..field.len() - rest.len()]);
             }
         }
         if first.token.is_none() {

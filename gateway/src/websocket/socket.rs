@@ -313,7 +313,10 @@ impl Life {
         if self.deadline() > now {
             return Verdict::Wait;
         }
-        if self.began.is_some_and(|began| began + MESSAGE_TIMEOUT <= now) {
+        if self
+            .began
+            .is_some_and(|began| began + MESSAGE_TIMEOUT <= now)
+        {
             let why = "a message was begun and not finished in time";
             return Verdict::End(Lost::Close(Close::plain(CloseCode::Policy, why)));
         }

@@ -14,7 +14,9 @@ fn seconds_since(start: Instant) -> u64 {
 async fn an_upgrade_without_hello_is_closed() {
     for protocol in [Protocol::Proto, Protocol::Json] {
         let (door, start) = (Door::new(None), Instant::now());
-        let mut client = door.client(protocol, &[("authorization", "Bearer t")]).await;
+        let mut client = door
+            .client(protocol, &[("authorization", "Bearer t")])
+            .await;
         // What is no message is no hello.
         client.send(Message::Ping(Bytes::new())).await.unwrap();
         let close = (4408, "HELLO_TIMEOUT: no hello within 5 seconds".to_owned());
@@ -27,7 +29,9 @@ async fn an_upgrade_without_hello_is_closed() {
 async fn a_hello_that_never_ends_is_none() {
     let (door, start) = (Door::new(None), Instant::now());
     let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&[0x82, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0]).await.unwrap();
+    raw.write_all(&[0x82, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0])
+        .await
+        .unwrap();
     let dripping = async {
         while raw.write_all(b"x").await.is_ok() {
             sleep(Duration::from_millis(100)).await;
@@ -44,18 +48,29 @@ async fn a_hello_that_never_ends_is_none() {
 async fn a_silent_client_is_asked_and_given_up_with_its_session() {
     let mut door = Door::new(None);
     let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec())).await.unwrap();
+    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
+        .await
+        .unwrap();
     let mut called = door.called().await;
     called.said().await.unwrap();
     let start = Instant::now();
     // A ping, and nothing else.
-    assert_eq!((raw.read_u8().await.unwrap(), raw.read_u8().await.unwrap()), (0x89, 0));
+    assert_eq!(
+        (raw.read_u8().await.unwrap(), raw.read_u8().await.unwrap()),
+        (0x89, 0)
+    );
     assert_eq!(start.elapsed().as_secs(), PING_INTERVAL.as_secs());
     assert_eq!(called.broke_off().await.code(), Code::Cancelled);
-    assert_eq!(start.elapsed().as_secs(), (PING_INTERVAL + PING_TIMEOUT).as_secs());
+    assert_eq!(
+        start.elapsed().as_secs(),
+        (PING_INTERVAL + PING_TIMEOUT).as_secs()
+    );
     called.down.closed().await;
     assert_eq!(raw.read(&mut [0]).await.unwrap(), 0);
-    assert_eq!(door.number("duologue_websocket_closes_total{code=\"1006\"}"), Some(1));
+    assert_eq!(
+        door.number("duologue_websocket_closes_total{code=\"1006\"}"),
+        Some(1)
+    );
     let open = "duologue_websocket_sessions{subprotocol=\"duologue.v1.proto\"}";
     while door.number(open) != Some(0) {
         tokio::task::yield_now().await;
@@ -88,9 +103,12 @@ async fn pings_of_the_client_are_answered_within_a_message_too() {
     raw.read_exact(&mut answer).await.unwrap();
     assert_eq!(answer, *b"\x8a\x06there?");
     // The message goes on as if nothing had been.
-    raw.write_all(&frame(0x80, &[&[1][..], &hello("t").encode_to_vec()].concat()))
-        .await
-        .unwrap();
+    raw.write_all(&frame(
+        0x80,
+        &[&[1][..], &hello("t").encode_to_vec()].concat(),
+    ))
+    .await
+    .unwrap();
     assert_eq!(door.called().await.said().await.unwrap(), hello(""));
 }
 
@@ -98,7 +116,9 @@ async fn pings_of_the_client_are_answered_within_a_message_too() {
 async fn fragments_without_end_end_in_time() {
     let mut door = Door::new(None);
     let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec())).await.unwrap();
+    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
+        .await
+        .unwrap();
     let mut called = door.called().await;
     called.said().await.unwrap();
     let start = Instant::now();
@@ -109,7 +129,10 @@ async fn fragments_without_end_end_in_time() {
         raw.write_all(&frame(0x8A, b"")).await.unwrap();
         sleep(Duration::from_secs(1)).await;
     }
-    let close = (1008, "a message was begun and not finished in time".to_owned());
+    let close = (
+        1008,
+        "a message was begun and not finished in time".to_owned(),
+    );
     assert_eq!(raw_close(&mut raw).await, close);
     assert_eq!(called.broke_off().await.code(), Code::Cancelled);
 }
@@ -129,7 +152,9 @@ async fn a_client_that_vanishes_ends_its_session_at_once() {
 async fn a_close_that_is_not_answered_ends_all_the_same() {
     let mut door = Door::new(None);
     let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec())).await.unwrap();
+    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
+        .await
+        .unwrap();
     let called = door.called().await;
     called.end(refusal(Reason::Superseded)).await;
     assert_eq!(raw_close(&mut raw).await.0, 4409);

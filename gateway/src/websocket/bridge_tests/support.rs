@@ -240,10 +240,10 @@ pub(super) async fn heard(client: &mut Client) -> ConverseResponse {
 pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut bytes = match u8::try_from(length) {
-        Ok(short) if short < 126 => vec![first, 0x80 | short],
+        Ok(short) if short < 126 => vec![first, short + 0x80],
         _ => {
             let [high, low] = length.to_be_bytes();
-            vec![first, 0x80 | 126, high, low]
+            vec![first, 0xFE, high, low]
         }
     };
     bytes.extend([0; 4]);
