@@ -177,7 +177,7 @@ impl Running {
         match kind {
             Kind::Bare => Self::run(place, &std::env::current_exe()?, ["bare"], "gRPC"),
             Kind::Duologue => {
-                let mut arguments = vec![OsStr::new("serve")];
+                let mut arguments = ["serve", "--web-listen=127.0.0.1:0"].map(OsStr::new).to_vec();
                 arguments.extend(FLAGS.map(OsStr::new));
                 arguments.extend([OsStr::new("--data"), data.as_os_str()]);
                 Self::run(place, &place.program, arguments, "gRPC")

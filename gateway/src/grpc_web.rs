@@ -5,22 +5,19 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::task::{Context, Poll};
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use duologue_runtime::listener::Peer;
 use duologue_runtime::refusal::{Reason, Refusal};
-use futures_util::future::{BoxFuture, Either, Ready, ready};
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
-use tower::{Layer as _, Service, ServiceExt as _};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::WebError;
 use crate::router::Gateway;
-use crate::upstream::Upstream;
 
 const NOT_A_CALL: WebError = WebError::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -55,72 +52,40 @@ pub(crate) async fn call(State(gateway): State<Gateway>, request: Request) -> Re
     if request.method() != Method::POST {
         return WebError::method("POST, OPTIONS").into_response();
     }
-    let calls = Calls(gateway);
     let request = request.map(Body::new);
     let response = match (Protocol::of(request.headers()), request.version()) {
-        (Some(Protocol::GrpcWeb), _) => GrpcWebLayer::new().layer(Web(calls)).oneshot(request).await,
-        (Some(Protocol::Grpc), Version::HTTP_2) => calls.oneshot(request).await,
+        (Some(Protocol::GrpcWeb), _) => translated(gateway, request).await,
+        (Some(Protocol::Grpc), Version::HTTP_2) => admitted(&gateway, request).await,
         (Some(Protocol::Grpc) | None, _) => return NOT_A_CALL.into_response(),
     };
-    match response {
-        Ok(response) => response.map(axum::body::Body::new),
+    response.map(axum::body::Body::new)
+}
+
+/// A call by gRPC-Web: its request has one message, which comes in time, and its
+/// response ends with a status.
+async fn translated(gateway: Gateway, request: http::Request<Body>) -> http::Response<Body> {
+    let inside = service_fn(move |request: http::Request<Body>| {
+        let gateway = gateway.clone();
+        async move {
+            let request = request.map(|body| Body::new(RequestBody::new(body)));
+            let response = admitted(&gateway, request).await;
+            Ok::<_, Infallible>(ResponseBody::complete(response))
+        }
+    });
+    match GrpcWebLayer::new().layer(inside).oneshot(request).await {
+        Ok(response) => response,
         Err(never) => match never {},
     }
 }
 
-/// Between gRPC-Web and the calls: a request has one message, which comes in time,
-/// and a response always ends with a status.
-#[derive(Clone)]
-struct Web(Calls);
-
-impl Service<http::Request<Body>> for Web {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let calls = self.0.clone();
-        Box::pin(async move {
-            let request = request.map(|body| Body::new(RequestBody::new(body)));
-            let response = calls.oneshot(request).await?;
-            Ok(ResponseBody::complete(response))
-        })
-    }
-}
-
 /// Calls upstream, as often as an address may.
-#[derive(Clone)]
-struct Calls(Gateway);
-
-impl Service<http::Request<Body>> for Calls {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Either<
-        Ready<Result<http::Response<Body>, Infallible>>,
-        <Upstream as Service<http::Request<Body>>>::Future,
-    >;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match self.0.admit(origin(request.extensions())) {
-            Ok(()) => Either::Right(Service::call(&mut self.0.upstream().clone(), request)),
-            Err(delay) => {
-                let refusal = Refusal::new(
-                    Reason::RateLimited,
-                    "too many requests from this address: wait as long as the details say",
-                );
-                let status = refusal.retry_after(delay).into_status();
-                Either::Left(ready(Ok(status.into_http())))
-            }
-        }
-    }
+async fn admitted(gateway: &Gateway, request: http::Request<Body>) -> http::Response<Body> {
+    let Err(delay) = gateway.admit(origin(request.extensions())) else {
+        return gateway.upstream().call(request).await;
+    };
+    let text = "too many requests from this address: wait as long as the details say";
+    let refusal = Refusal::new(Reason::RateLimited, text).retry_after(delay);
+    refusal.into_status().into_http()
 }
 
 /// The address that a request counts for.

@@ -5,9 +5,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
@@ -40,20 +38,6 @@ impl Upstream {
             Ok(response) => response,
             Err(never) => match never {},
         }
-    }
-}
-
-impl Service<Request<Body>> for Upstream {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
     }
 }
 

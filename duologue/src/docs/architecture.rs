@@ -5,11 +5,12 @@ use std::path::Path;
 
 const ARCHITECTURE: &str = include_str!("../../../ARCHITECTURE.md");
 
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "bench",
     "clients",
     "conformance",
     "duologue",
+    "gateway",
     "proto",
     "runtime",
     "services",

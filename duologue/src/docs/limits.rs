@@ -16,8 +16,9 @@ use super::{code, rows};
 const LIMITS: &str = include_str!("../../../docs/limits.md");
 
 /// Where the crates are, and what their limits begin with in the table.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 9] = [
     ("dynamodb/src", "duologue_dynamodb"),
+    ("gateway/src", "duologue_gateway"),
     ("proto/src", "duologue_proto"),
     ("runtime/src", "duologue_runtime"),
     ("services/chat/src", "duologue_chat"),
@@ -52,7 +53,7 @@ const NO_LIMITS: [(&str, &str); 50] = [
     ("duologue_history", "KEYSPACES"),
     ("duologue_presence", "MINUTE_MILLIS"),
     ("duologue_runtime", "EXIT_CODE_AT_ONCE"),
-    ("duologue_runtime", "PREFACE_BYTES"),
+    ("duologue_gateway", "PREFIX_BYTES"),
     ("duologue_dynamodb", "DATE_STEP"),
     // Of builds for tests only.
     ("duologue_dynamodb", "MAX_LAG"),

@@ -1,7 +1,6 @@
 //! What `serve` says on standard output: where it listens and what to try next.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use duologue_runtime::clock::SystemClock;
 use duologue_runtime::config::effective_values;
 
 use super::config::ServeArgs;
+use super::doors::Places;
 use super::keys::Keys;
 use crate::cli::Cli;
 
@@ -34,8 +34,7 @@ pub(super) async fn print_ready(
     args: &ServeArgs,
     keys: &Keys,
     history: &History,
-    grpc: SocketAddr,
-    admin: SocketAddr,
+    places: Places,
 ) {
     let history = history
         .history_id()
@@ -44,9 +43,9 @@ pub(super) async fn print_ready(
         .unwrap_or_default();
     let mut text = String::new();
     // Writing to a string does not fail.
-    let _ = write_addresses(&mut text, args, &history, grpc, admin);
+    let _ = write_addresses(&mut text, args, &history, places);
     if let Some(key) = &keys.development {
-        let _ = write_next_steps(&mut text, args, key, grpc);
+        let _ = write_next_steps(&mut text, args, key, places);
     }
     println!("{text}");
 }
@@ -55,14 +54,10 @@ fn write_addresses(
     text: &mut String,
     args: &ServeArgs,
     history: &str,
-    grpc: SocketAddr,
-    admin: SocketAddr,
+    places: Places,
 ) -> std::fmt::Result {
-    let scheme = if args.public.tls_cert.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let Places { grpc, web, admin } = places;
+    let scheme = scheme(args);
     let reflection = if args.public.no_reflection {
         "off"
     } else {
@@ -78,6 +73,7 @@ fn write_addresses(
         text,
         "  gRPC     {scheme}://{grpc} (reflection {reflection})"
     )?;
+    writeln!(text, "  web      {scheme}://{web} (chat page, gRPC-Web)")?;
     writeln!(
         text,
         "  admin    http://{admin} (/livez /readyz /metrics /buildinfo)"
@@ -86,11 +82,19 @@ fn write_addresses(
     writeln!(text, "  history  {history}")
 }
 
+fn scheme(args: &ServeArgs) -> &'static str {
+    if args.public.tls_cert.is_some() {
+        "https"
+    } else {
+        "http"
+    }
+}
+
 fn write_next_steps(
     text: &mut String,
     args: &ServeArgs,
     key: &DevKey,
-    grpc: SocketAddr,
+    Places { grpc, web, .. }: Places,
 ) -> std::fmt::Result {
     writeln!(
         text,
@@ -120,7 +124,8 @@ fn write_next_steps(
         _ => format!(" --addr http://{grpc}"),
     };
     let data = data_flag(args);
-    writeln!(text, "Talk, from two more terminals:\n")?;
+    let scheme = scheme(args);
+    writeln!(text, "Open {scheme}://{web} in two browser windows, or talk from two more terminals:\n")?;
     if args.in_memory() {
         writeln!(
             text,

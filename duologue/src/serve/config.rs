@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use duologue_chat::config::ChatArgs;
+use duologue_gateway::WebArgs;
 use duologue_runtime::process::{ProcessArgs, PublicArgs};
 
 /// Serve the whole system in one process.
@@ -23,6 +24,8 @@ pub(crate) struct ServeArgs {
     pub(crate) data: PathBuf,
     #[command(flatten)]
     pub(crate) public: PublicArgs,
+    #[command(flatten)]
+    pub(crate) web: WebArgs,
     #[command(flatten)]
     pub(crate) chat: ChatArgs,
     #[command(flatten)]

@@ -13,7 +13,7 @@ use super::config::ServeArgs;
 pub(super) struct Keys {
     verification: Vec<VerificationKey>,
     /// The development key, where no other is configured.
-    pub(super) development: Option<DevKey>,
+    pub(super) development: Option<Arc<DevKey>>,
 }
 
 impl Keys {
@@ -33,7 +33,7 @@ impl Keys {
         };
         Ok(Self {
             verification: vec![key.verifier_key()],
-            development: Some(key),
+            development: Some(Arc::new(key)),
         })
     }
 

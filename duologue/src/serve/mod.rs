@@ -5,6 +5,7 @@
 
 pub(crate) mod banner;
 pub(crate) mod config;
+mod doors;
 mod keys;
 mod store;
 
@@ -19,10 +20,10 @@ use duologue_presence::Presence;
 use duologue_proto::ids::UserId;
 use duologue_runtime::admin::{Admin, Readiness, ReadinessHandle};
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
-use duologue_runtime::listener::{self, GuardConfig, Tls};
+use duologue_runtime::listener::{Seats, Tls};
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimiter;
-use duologue_runtime::server::{self, Door, Health, Methods, Stack};
+use duologue_runtime::server::{self, Health, Methods, Stack};
 use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::{process, task, telemetry};
 use tokio::net::TcpListener;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use self::config::ServeArgs;
+use self::doors::{Doors, Listeners};
 use self::keys::Keys;
 use crate::cli::Cli;
 use crate::ports::{LocalHistory, LocalPresence};
@@ -53,6 +55,7 @@ struct System {
 pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result<()> {
     // Before anything is made: what is refused leaves nothing behind.
     args.public.check_exposure()?;
+    args.web.check_exposure(&args.public)?;
     let tls = args.public.tls()?;
     let telemetry = telemetry::init(&args.process.telemetry(BUILD))?;
     let done = check_or_serve(args, matches, tls).await;
@@ -77,32 +80,26 @@ async fn check_or_serve(
 }
 
 async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<()> {
-    let grpc = bind(args.public.grpc_listen).await?;
-    let admin = bind(args.process.admin_listen).await?;
+    let listeners = Listeners::bind(&args).await?;
+    let places = listeners.places()?;
     let shutdown = Shutdown::new(args.process.grace);
     shutdown
         .install_signals()
         .context("cannot listen to signals")?;
     let system = start(&args, shutdown).await?;
     let stack = stack(&args, &keys, &system)?;
-    let routes = routes(&args, &system)?;
+    let chat = Routes::new(system.chat.server());
+    let doors = Doors {
+        routes: routes(&args, &system)?,
+        gateway: doors::gateway(&args, &keys, &stack, chat, places.web, &system.metrics)?,
+        stack,
+        seats: Seats::new(args.process.connections, args.public.connections_per_address),
+        tls,
+    };
     // Before anybody is told where: a caller who waits for that finds it open.
     system.open().await?;
-    banner::print_ready(
-        &args,
-        &keys,
-        &system.history,
-        grpc.local_addr()?,
-        admin.local_addr()?,
-    )
-    .await;
-    system.serve(&args, stack, routes, grpc, admin, tls).await
-}
-
-async fn bind(addr: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    listener::bind(addr)
-        .await
-        .with_context(|| format!("cannot listen on {addr}"))
+    banner::print_ready(&args, &keys, &system.history, places).await;
+    system.serve(&args, doors, listeners).await
 }
 
 /// Opens the store and starts the three services.
@@ -170,23 +167,20 @@ impl System {
     async fn serve(
         self,
         args: &ServeArgs,
-        stack: Stack,
-        routes: Routes,
-        grpc: TcpListener,
-        admin: TcpListener,
-        tls: Option<Tls>,
+        doors: Doors,
+        listeners: Listeners,
     ) -> anyhow::Result<()> {
         let watch = task::spawn("store watch", self.watch_store());
-        let fresh = tls
+        let fresh = doors
+            .tls
             .as_ref()
             .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
         let served = CancellationToken::new();
+        let Listeners { grpc, web, admin } = listeners;
         let admin = self.admin(admin, served.clone());
         let drain = self.drain(args.chat.drain_spread);
-        let guarded = listener::guard(listener::accepted(grpc), self.guard_config(args, tls));
-        let result = server::serve(stack, routes, guarded).await;
-        // It may have ended by itself.
-        self.shutdown.trigger();
+        // Both doors may have ended by themselves, and have told the rest.
+        let result = doors.serve(grpc, web, &self.metrics, &self.shutdown).await;
         drain.await.context("the drain failed")?;
         served.cancel();
         admin.await.context("the admin listener failed")?;
@@ -195,7 +189,7 @@ impl System {
             fresh.abort();
         }
         tracing::info!("ended");
-        result.context("the server failed")
+        result
     }
 }
 
@@ -259,14 +253,5 @@ impl System {
                 }
             }
         })
-    }
-
-    fn guard_config(&self, args: &ServeArgs, tls: Option<Tls>) -> GuardConfig {
-        GuardConfig {
-            max_connections: args.process.connections,
-            max_connections_per_address: args.public.connections_per_address,
-            tls,
-            on_event: server::count_connections(&self.metrics, Door::Public),
-        }
     }
 }

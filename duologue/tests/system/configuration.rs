@@ -199,12 +199,9 @@ async fn without_a_subcommand_the_system_is_served() {
     let place = Place::new();
     let mut command = program();
     command.arg("--data").arg(place.data());
-    command.args([
-        "--grpc-listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "127.0.0.1:0",
-    ]);
+    for listen in ["--grpc-listen", "--web-listen", "--admin-listen"] {
+        command.args([listen, "127.0.0.1:0"]);
+    }
     let server = place.serve_as(command).await;
     crate::support::Session::caught_up(&server.chat("alice").await, hello()).await;
 }

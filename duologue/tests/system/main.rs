@@ -13,6 +13,7 @@
 mod support;
 
 mod admin;
+mod browsers;
 mod configuration;
 mod connections;
 mod contract;

@@ -195,6 +195,8 @@ async fn the_two_tokens_of_a_server_in_memory_are_good_there() {
     let mut command = crate::support::program();
     command.args(["serve", "--data", "memory"]);
     command.args([
+        "--web-listen",
+        "127.0.0.1:0",
         "--grpc-listen",
         "127.0.0.1:0",
         "--admin-listen",

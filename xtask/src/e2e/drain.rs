@@ -20,10 +20,12 @@ use tonic::{Request, Streaming};
 use super::Setup;
 use super::server::{ANY_PORT, Server, token};
 
-const SERVE: [&str; 6] = [
+const SERVE: [&str; 8] = [
     "--data",
     "data",
     "--grpc-listen",
+    ANY_PORT,
+    "--web-listen",
     ANY_PORT,
     "--admin-listen",
     ANY_PORT,

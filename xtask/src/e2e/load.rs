@@ -185,6 +185,8 @@ impl Serving {
         let listen = [
             "--grpc-listen",
             &self.grpc,
+            "--web-listen",
+            ANY_PORT,
             "--admin-listen",
             ANY_PORT,
             "--data",

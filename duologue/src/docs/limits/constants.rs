@@ -40,6 +40,7 @@ pub(super) fn constants() -> Named {
     [
         contract(),
         runtime(),
+        gateway(),
         chat(),
         history(),
         dynamodb(),
@@ -142,6 +143,28 @@ fn runtime() -> Named {
         duologue_runtime::upstream::RETRY_PERCENT,
         duologue_runtime::upstream::RETRY_RESERVE_PER_SECOND,
         duologue_runtime::refusal::services::MAX_RETRY_AFTER,
+    ]
+}
+
+fn gateway() -> Named {
+    named![
+        duologue_gateway::limits::HEADER_READ_TIMEOUT,
+        duologue_gateway::limits::MAX_HEAD_BYTES,
+        duologue_gateway::limits::MAX_HEADERS,
+        duologue_gateway::limits::BODY_TIMEOUT,
+        duologue_gateway::limits::STALL_TIMEOUT,
+        duologue_gateway::limits::MAX_DEV_TOKEN_REQUEST_BYTES,
+        duologue_gateway::limits::DEV_TOKEN_LIFETIME,
+        duologue_gateway::limits::CORS_MAX_AGE,
+        duologue_gateway::limits::MAX_MESSAGE_BYTES,
+        duologue_gateway::limits::MESSAGE_TIMEOUT,
+        duologue_gateway::limits::DEFAULT_MAX_WAITING_PER_ADDRESS,
+        duologue_gateway::limits::PING_INTERVAL,
+        duologue_gateway::limits::PING_TIMEOUT,
+        duologue_gateway::limits::DOWN_BYTES,
+        duologue_gateway::limits::UP_BYTES,
+        duologue_gateway::limits::FLUSH_TIMEOUT,
+        duologue_gateway::limits::CLOSE_TIMEOUT,
     ]
 }
 

@@ -61,6 +61,9 @@ impl Place {
         if !flags.contains(&"--grpc-listen") {
             command.args(["--grpc-listen", "127.0.0.1:0"]);
         }
+        if !flags.contains(&"--web-listen") {
+            command.args(["--web-listen", "127.0.0.1:0"]);
+        }
         command.args(["--admin-listen", "127.0.0.1:0"]).args(flags);
         command
     }
@@ -95,6 +98,7 @@ pub(crate) struct Server {
     pub(crate) place: Place,
     pub(crate) banner: String,
     pub(crate) grpc: SocketAddr,
+    pub(crate) web: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
@@ -117,6 +121,7 @@ impl Server {
         }
         Self {
             grpc: address(&banner, "gRPC"),
+            web: address(&banner, "web"),
             admin: address(&banner, "admin"),
             child,
             stdout,

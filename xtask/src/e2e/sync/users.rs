@@ -55,7 +55,9 @@ impl Users {
 /// How the program is started.
 pub(super) fn arguments(data: &str) -> Vec<&str> {
     let mut arguments = vec!["serve", "--data", data];
-    arguments.extend(["--grpc-listen", ANY_PORT, "--admin-listen", ANY_PORT]);
+    for listen in ["--grpc-listen", "--web-listen", "--admin-listen"] {
+        arguments.extend([listen, ANY_PORT]);
+    }
     arguments.extend(["--sends", "1000000/1000000", "--calls", "1000000/1000000"]);
     arguments
 }
