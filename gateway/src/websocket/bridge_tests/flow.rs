@@ -35,8 +35,8 @@ async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
     let count = taken / one.len();
     for _ in 0..count {
         assert_eq!(heard(&mut client).await.r#ref, u64::MAX);
-        // Slower than any ping: it is not given up for that.
-        sleep(Duration::from_secs(15)).await;
+        // It is not given up for being slow, as long as it answers pings.
+        sleep(Duration::from_secs(5)).await;
     }
     called.end(Status::ok("")).await;
     assert_eq!(closed(&mut client).await.0, 1000);
