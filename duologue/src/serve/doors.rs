@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use duologue_gateway::websocket::{
-    DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets,
-};
+use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Upstream};
 use duologue_runtime::clock::SystemClock;
 use duologue_runtime::listener::{self, Connection, GuardConfig, Seats, Tls};

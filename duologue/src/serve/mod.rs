@@ -93,7 +93,10 @@ async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<
         routes: routes(&args, &system)?,
         gateway: doors::gateway(&args, &keys, &stack, chat, places.web, &system.metrics)?,
         stack,
-        seats: Seats::new(args.process.connections, args.public.connections_per_address),
+        seats: Seats::new(
+            args.process.connections,
+            args.public.connections_per_address,
+        ),
         tls,
     };
     // Before anybody is told where: a caller who waits for that finds it open.

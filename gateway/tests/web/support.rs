@@ -8,9 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use duologue_gateway::websocket::{
-    DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets,
-};
+use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Origins, Upstream};
 use duologue_proto::chat::v1::chat_service_server::ChatServiceServer;
 use duologue_proto::ids::{UnixMillis, UserId};
