@@ -18,6 +18,7 @@ mod router;
 mod serve;
 mod stall;
 mod upstream;
+pub mod websocket;
 
 pub use config::WebArgs;
 pub use dev_token::DevTokens;

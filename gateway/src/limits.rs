@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+pub use crate::websocket::{
+    CLOSE_TIMEOUT, DEFAULT_MAX_WAITING_PER_ADDRESS, DOWN_BYTES, FLUSH_TIMEOUT, MAX_MESSAGE_BYTES,
+    MESSAGE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, UP_BYTES,
+};
+
 /// How long the head of a request may take over HTTP/1.1, and how long a connection
 /// may wait for the next one.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(20);

@@ -19,6 +19,7 @@ use crate::dev_token::{self, DevTokens};
 use crate::error::{WebError, json_response};
 use crate::origin::Origins;
 use crate::upstream::Upstream;
+use crate::websocket::WebSockets;
 use crate::{assets, cors, grpc_web, headers};
 
 const NOT_FOUND: WebError = WebError::new(
@@ -37,6 +38,8 @@ const TOO_MANY: WebError = WebError::new(
 pub struct GatewayParts {
     /// What is called.
     pub upstream: Upstream,
+    /// The door of `WebSockets`, which calls the same.
+    pub sockets: WebSockets,
     /// Whose pages may call.
     pub origins: Origins,
     /// Requests from one address.
@@ -51,6 +54,7 @@ pub struct Gateway(Arc<Shared>);
 
 struct Shared {
     upstream: Upstream,
+    sockets: WebSockets,
     origins: Origins,
     requests: RateLimiter<IpAddr>,
     dev_tokens: Option<DevTokens>,
@@ -61,6 +65,7 @@ impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
         Self(Arc::new(Shared {
             upstream: parts.upstream,
+            sockets: parts.sockets,
             origins: parts.origins,
             requests: RateLimiter::new(parts.requests_per_address),
             dev_tokens: parts.dev_tokens,
@@ -69,6 +74,10 @@ impl Gateway {
 
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.0.upstream
+    }
+
+    pub(crate) fn sockets(&self) -> &WebSockets {
+        &self.0.sockets
     }
 
     pub(crate) fn origins(&self) -> &Origins {
@@ -95,7 +104,7 @@ impl Gateway {
             any(grpc_web::call),
         );
         let others = Router::new()
-            // The place of `GET /ws`, which calls the same upstream.
+            .route("/ws", any(socket))
             .route("/config.json", get(config))
             .route("/dev/token", any(dev_token::answer))
             .with_state(self.clone())
@@ -120,6 +129,11 @@ impl fmt::Debug for Gateway {
             .field("origins", &self.0.origins)
             .finish_non_exhaustive()
     }
+}
+
+/// Makes the connection a WebSocket.
+async fn socket(State(gateway): State<Gateway>, request: Request) -> Response {
+    gateway.sockets().upgrade(request).into_response()
 }
 
 /// Bounds how often one address asks for anything.

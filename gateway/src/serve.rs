@@ -39,6 +39,7 @@ where
         http: http(),
         shutdown: shutdown.clone(),
     };
+    let sockets = gateway.sockets().clone();
     // No more than the listener lets in.
     let mut connections = JoinSet::new();
     {
@@ -62,6 +63,8 @@ where
     while let Some(ended) = connections.join_next().await {
         note(ended);
     }
+    // They are connections no more.
+    sockets.ended().await;
 }
 
 fn note(ended: Result<(), tokio::task::JoinError>) {

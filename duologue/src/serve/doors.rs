@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Upstream};
 use duologue_runtime::clock::SystemClock;
 use duologue_runtime::listener::{self, Connection, GuardConfig, Seats, Tls};
@@ -115,13 +116,23 @@ pub(super) fn gateway(
     stack: &Stack,
     chat: Routes,
     web: SocketAddr,
-) -> Gateway {
+    metrics: &Metrics,
+) -> anyhow::Result<Gateway> {
     args.web.warn();
     let key = keys.development.clone();
-    Gateway::new(GatewayParts {
-        upstream: Upstream::new(stack.service(chat)),
+    let upstream = Upstream::new(stack.service(chat));
+    let sockets = WebSockets::new(WebSocketConfig {
+        upstream: upstream.clone(),
+        metrics: metrics.clone(),
+        max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
+        // Chat says goodbye itself.
+        hand_on: None,
+    })?;
+    Ok(Gateway::new(GatewayParts {
+        upstream,
+        sockets,
         origins: args.web.origins(web, args.public.tls_cert.is_some()),
         requests_per_address: args.web.requests_per_address,
         dev_tokens: key.map(|key| DevTokens::new(key, Arc::new(SystemClock))),
-    })
+    }))
 }

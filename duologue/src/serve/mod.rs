@@ -91,7 +91,7 @@ async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<
     let chat = Routes::new(system.chat.server());
     let doors = Doors {
         routes: routes(&args, &system)?,
-        gateway: doors::gateway(&args, &keys, &stack, chat, places.web),
+        gateway: doors::gateway(&args, &keys, &stack, chat, places.web, &system.metrics)?,
         stack,
         seats: Seats::new(
             args.process.connections,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Origins, Upstream};
 use duologue_proto::chat::v1::chat_service_server::ChatServiceServer;
 use duologue_proto::ids::{UnixMillis, UserId};
@@ -85,8 +86,16 @@ impl Web {
             per_second: 1_000,
             burst: 1_000,
         };
+        let upstream = Upstream::new(stack.service(routes));
+        let sockets = WebSockets::new(WebSocketConfig {
+            upstream: upstream.clone(),
+            metrics: metrics.clone(),
+            max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
+            hand_on: None,
+        });
         let gateway = Gateway::new(GatewayParts {
-            upstream: Upstream::new(stack.service(routes)),
+            upstream,
+            sockets: sockets.unwrap(),
             origins: if setup.own_origins {
                 Origins::own(address, false)
             } else {

@@ -1,0 +1,82 @@
+//! Each direction goes as fast as its reader, and keeps little meanwhile.
+
+use tokio::time::{sleep, timeout};
+
+use super::super::super::{DOWN_BYTES, UP_BYTES};
+use super::*;
+
+/// What a message of these tests takes.
+const MESSAGE_BYTES: usize = 1_000;
+/// Far longer than anything takes that happens at all: the clock stands still while
+/// there is something to do.
+const MOMENT: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
+    let mut door = Door::new(None);
+    let (mut client, called) = door.session().await;
+    let message = pong(u64::MAX);
+    let one = {
+        let mut bytes = BytesMut::new();
+        let mut padded = message.encode_to_vec();
+        // A field that nobody knows.
+        padded.extend([0xFA, 0x01, 0xE8, 0x07]);
+        padded.extend([7; MESSAGE_BYTES]);
+        proto::write(&padded, &mut bytes);
+        bytes.freeze()
+    };
+    let mut taken = 0;
+    while timeout(MOMENT, called.chunk(one.clone())).await.is_ok() {
+        taken += one.len();
+    }
+    // What the pipe holds, what waits here, and what the test's channel holds.
+    assert!(taken <= PIPE_BYTES + DOWN_BYTES + 4 * one.len(), "{taken}");
+    assert!(taken >= PIPE_BYTES, "{taken}");
+    let count = taken / one.len();
+    for _ in 0..count {
+        assert_eq!(heard(&mut client).await.r#ref, u64::MAX);
+        // It is not given up for being slow, as long as it answers pings.
+        sleep(Duration::from_secs(5)).await;
+    }
+    called.end(Status::ok("")).await;
+    assert_eq!(closed(&mut client).await.0, 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_waits_and_nothing_of_it_is_lost() {
+    let mut door = Door::new(None);
+    let mut raw = door.raw(Protocol::Proto, &[]);
+    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
+        .await
+        .unwrap();
+    let mut called = door.called().await;
+    called.said().await.unwrap();
+    let ping = frame_up(u64::MAX, Up::Ping(Ping {})).encode_to_vec();
+    let frame = frame(0x82, &ping);
+    let burst = frame.repeat(50);
+    let mut written = 0;
+    while timeout(MOMENT, raw.write_all(&burst)).await.is_ok() {
+        written += 50;
+    }
+    let bytes = written * frame.len();
+    assert!(bytes <= PIPE_BYTES + UP_BYTES + 32 * 1024, "{bytes}");
+    assert!(bytes >= UP_BYTES / 2, "{bytes}");
+    // Silence that was not listened to is none, however long.
+    sleep(Duration::from_mins(10)).await;
+    for _ in 0..written {
+        assert_eq!(called.said().await.unwrap().r#ref, u64::MAX);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ended_in_a_flood_is_still_told() {
+    let mut door = Door::new(None);
+    let (mut client, called) = door.session().await;
+    called.end(refusal(Reason::TooManyDeferred)).await;
+    let ping = binary(frame_up(1, Up::Ping(Ping {})));
+    for _ in 0..100 {
+        let _ = client.feed(ping.clone()).await;
+    }
+    let _ = client.flush().await;
+    assert_eq!(closed(&mut client).await.0, 1013);
+}
