@@ -38,6 +38,13 @@ export interface ClientOptions {
   clientVersion?: string;
 }
 
+/**
+ * How a client is made; it resolves once the kept state is read, connected or not.
+ * The package exports two of these: `openClient`, and `openShared`, by which all
+ * tabs of one user are one device.
+ */
+export type Open = (options: ClientOptions) => Promise<Client>;
+
 /** A chat client: one device of one user. */
 export interface Client extends AsyncIterable<Event> {
   readonly user: UserId;
@@ -86,8 +93,8 @@ export type ConnectionState =
   | { kind: "stopped"; reason: StopReason; detail: string }
   | { kind: "closed" };
 
-/** Why a client does not go on by itself. */
-export type StopReason = "unauthenticated" | "other-user" | "refused";
+/** Why a client does not go on by itself; `storage`: state cannot be written. */
+export type StopReason = "unauthenticated" | "other-user" | "refused" | "storage";
 
 /** Something that happened. Events come in order and none is dropped. */
 export type Event =
