@@ -29,6 +29,11 @@ export interface ClientOptions {
   /** The way in. By default WebSocket, and gRPC-Web where that cannot be opened. */
   transport?: "auto" | "websocket" | "grpc-web";
   /**
+   * The `WebSocket` to use where the platform has none, as in Node 20: that of the
+   * package `ws`.
+   */
+  webSocket?: unknown;
+  /**
    * Where the outbox and the positions are kept: by default IndexedDB where there is
    * one that works, and memory elsewhere.
    */

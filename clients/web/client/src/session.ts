@@ -101,6 +101,8 @@ export class Session {
 
   /** Moves the user's read cursor. */
   markRead(peer: UserId, seq: Seq, now: number): void {
+    // A place in the history before, as long as the application cannot know better.
+    if (this.#core.untakenHistories > 0) return;
     if (isUserId(peer) && seq > 0n) wantCursor(this.#core, peer, cursor(seq, seq), now);
   }
 

@@ -55,6 +55,8 @@ export class Core {
   cursorsAt = 0;
 
   readonly events: Numbered[] = [];
+  /** Changes of the history that the application does not know of yet. */
+  untakenHistories = 0;
   handovers: { readonly number: number; readonly handover: Handover }[] = [];
   #lastEvent = 0;
   #toldState = "";
@@ -171,7 +173,17 @@ export class Core {
     this.conversations.clear();
     this.cursorsDue.clear();
     this.outbox.forgetHistory();
-    this.handovers = this.handovers.filter(({ handover }) => handover.kind === "settled");
-    this.emit({ type: "history-changed" });
+    this.handovers = this.handovers.flatMap(({ number, handover }): Core["handovers"] => {
+      if (handover.kind === "history") return [{ number, handover }];
+      // Kept until the application knows it, and then sent to the other history.
+      if (handover.kind !== "settled") return [];
+      return [{ number, handover: { ...handover, message: { ...handover.message, afterSeq: 0n } } }];
+    });
+    this.tellHistory();
+  }
+
+  tellHistory(): void {
+    this.untakenHistories += 1;
+    this.emit({ type: "history-changed" }, { kind: "history" });
   }
 }

@@ -17,7 +17,8 @@ import type { Saved, SavedConversation, SavedMessage } from "./records.ts";
 import type { Handover } from "./types.ts";
 
 /** Puts back what was kept. */
-export function restore(core: Core, { conversations, messages }: Saved): void {
+export function restore(core: Core, { device, conversations, messages }: Saved): void {
+  if (device.isHistoryUntold) core.tellHistory();
   // The least recently active first, so that activity is as it was.
   for (const it of [...conversations].reverse()) restoreConversation(core.conversations.touch(it.peer), it);
   for (const { id, peer, text, writtenAt, afterSeq } of messages) {
@@ -51,7 +52,8 @@ function keep(core: Core, handover: Handover, now: number): void {
     core.keptToken = handover.token;
     return;
   }
-  if (handover.kind === "settled") return;
+  if (handover.kind === "history") core.untakenHistories -= 1;
+  if (handover.kind === "settled" || handover.kind === "history") return;
   const conversation = core.conversations.get(handover.peer);
   if (conversation === undefined) return;
   switch (handover.kind) {
@@ -72,7 +74,14 @@ function keep(core: Core, handover: Handover, now: number): void {
 export function snapshot(core: Core): Saved {
   const { deviceId, connectNumber, sureNumber, historyId, keptToken: syncToken } = core;
   return {
-    device: { deviceId, connectNumber, sureNumber, historyId, syncToken },
+    device: {
+      deviceId,
+      connectNumber,
+      sureNumber,
+      historyId,
+      isHistoryUntold: core.untakenHistories > 0,
+      syncToken,
+    },
     conversations: savedConversations(core),
     messages: savedMessages(core),
   };

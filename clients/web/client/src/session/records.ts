@@ -18,6 +18,8 @@ export interface SavedDevice {
   readonly sureNumber: number;
   /** The history that token, positions and `afterSeq`s belong to; may be empty. */
   readonly historyId: string;
+  /** The application has not been told yet that this is another history than before. */
+  readonly isHistoryUntold: boolean;
   /** The last sync token before which everything was handed over; may be empty. */
   readonly syncToken: string;
 }
@@ -56,7 +58,7 @@ export interface Saved {
 type RecordValue = Readonly<Record<string, string | number | boolean>>;
 
 export function newDevice(deviceId: string): Saved {
-  const device = { deviceId, connectNumber: 0, sureNumber: 0, historyId: "", syncToken: "" };
+  const device = { deviceId, connectNumber: 0, sureNumber: 0, historyId: "", isHistoryUntold: false, syncToken: "" };
   return { device, conversations: [], messages: [] };
 }
 
@@ -122,6 +124,7 @@ function toDevice(it: Fields): SavedDevice {
     connectNumber: it.number("connectNumber"),
     sureNumber: it.number("sureNumber"),
     historyId: it.text("historyId"),
+    isHistoryUntold: it.flag("isHistoryUntold"),
     syncToken: it.text("syncToken"),
   };
 }

@@ -60,7 +60,8 @@ export type Handover =
   | { readonly kind: "token"; readonly token: string }
   | { readonly kind: "own-cursor"; readonly peer: UserId; readonly cursor: Cursor }
   | { readonly kind: "peer-cursor"; readonly peer: UserId; readonly cursor: Cursor }
-  | { readonly kind: "settled"; readonly message: SavedMessage };
+  | { readonly kind: "settled"; readonly message: SavedMessage }
+  | { readonly kind: "history" };
 
 /** An event, with its number. */
 export interface Numbered {
