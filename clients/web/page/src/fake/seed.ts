@@ -60,17 +60,14 @@ function conversation(peer: UserId, held: Held, me: UserId): Conversation {
 function talk(seed: Seed, me: UserId, peer: UserId, count: number, endsAgo: number, unread = 0): void {
   const now = Date.now() + seed.skewMs;
   for (let i = 0; i < count; i += 1) {
-    const ago = endsAgo + (count - 1 - i) * (i % 7 === 0 ? 41 : 7);
+    // Bursts, with an hour or half a night between them.
+    const pauses = Math.floor((count - 1) / 9) - Math.floor(i / 9);
+    const ago = endsAgo + (count - 1 - i) * 1.6 + pauses * 170;
     const line = LINES[(i + peer.length * 3) % LINES.length];
     const sender = line?.[0] === "me" && i < count - unread ? me : peer;
     seed.append(peer, sender, count > 200 ? `${i + 1}. ${line?.[1] ?? ""}` : (line?.[1] ?? ""), `seed-${i}`, new Date(now - ago * MINUTE_MS));
   }
   const held = seed.conversation(peer);
-  // Slots may not go back in time.
-  held.messages.forEach((m, i) => {
-    const before = held.messages[i - 1];
-    if (before !== undefined && m.acceptedAt < before.acceptedAt) m.acceptedAt = before.acceptedAt;
-  });
   const read = BigInt(count - unread);
   held.own = { delivered: BigInt(count), read };
   held.peerCursor = { delivered: BigInt(count), read: BigInt(Math.max(0, count - 3)) };

@@ -20,9 +20,9 @@ export function dayName(time: Date, now: Date): string {
   const ago = dayOf(now) - dayOf(time);
   if (ago === 0) return "Today";
   if (ago === 1) return "Yesterday";
-  if (ago > 1 && ago < 7) return time.toLocaleDateString("en", { weekday: "long" });
+  if (ago > 1 && ago < 7) return time.toLocaleDateString("en-GB", { weekday: "long" });
   const year = time.getFullYear() === now.getFullYear() ? undefined : "numeric";
-  return time.toLocaleDateString("en", { weekday: "long", day: "numeric", month: "long", year });
+  return time.toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year });
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
@@ -36,9 +36,9 @@ export function shortTime(time: Date, now: Date): string {
   const ago = dayOf(now) - dayOf(time);
   if (ago <= 0) return timeName(time);
   if (ago === 1) return "Yesterday";
-  if (ago < 7) return time.toLocaleDateString("en", { weekday: "short" });
+  if (ago < 7) return time.toLocaleDateString("en-GB", { weekday: "short" });
   const year = time.getFullYear() === now.getFullYear() ? undefined : "2-digit";
-  return time.toLocaleDateString("en", { day: "numeric", month: "short", year });
+  return time.toLocaleDateString("en-GB", { day: "numeric", month: "short", year });
 }
 
 export function presenceName(presence: Presence | undefined, now: Date): string {

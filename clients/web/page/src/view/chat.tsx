@@ -20,6 +20,7 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
   const [state, setState] = useState(controller.state);
   const search = useRef<HTMLInputElement>(null);
   const before = useRef<UserId | null>(null);
+  const toSearch = useRef(false);
   useTick(60_000);
 
   useEffect(() => controller.onChange(() => setState(controller.state)), [controller]);
@@ -33,15 +34,21 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
     const onKey = (event: KeyboardEvent): void => {
       if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey) return;
       event.preventDefault();
+      search.current?.focus();
+      if (document.activeElement === search.current) return;
       // On a narrow screen the lists are another screen.
-      if (search.current?.offsetParent === null) leave();
-      requestAnimationFrame(() => search.current?.focus());
+      toSearch.current = true;
+      leave();
     };
     window.addEventListener("keydown", onKey);
     return () => window.removeEventListener("keydown", onKey);
   }, [controller]);
   useLayoutEffect(() => {
-    if (state.open === null && before.current !== null) focusLine(before.current, search.current);
+    if (state.open === null && before.current !== null) {
+      if (toSearch.current) search.current?.focus();
+      else focusLine(before.current, search.current);
+    }
+    toSearch.current = false;
     before.current = state.open;
   }, [state.open]);
 

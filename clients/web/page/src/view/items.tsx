@@ -22,7 +22,7 @@ export function ConversationItem({ state, chat, now, draft, focusable, onOpen }:
   return (
     <li>
       <button
-        type="button" class="item" data-item data-peer={chat.peer} tabIndex={focusable ? 0 : -1}
+        type="button" class={`item${chat.unread > 0 ? " unread" : ""}`} data-item data-peer={chat.peer} tabIndex={focusable ? 0 : -1}
         aria-current={current ? "true" : undefined} onClick={() => onOpen(chat.peer)}
       >
         <Avatar name={chat.peer} online={online} />

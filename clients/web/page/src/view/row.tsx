@@ -31,7 +31,7 @@ export function RowView({ row, now, skewMs, loading, actions }: Props): JSX.Elem
     case "gap":
       return <Missing loading={loading} retry={() => actions.readGap(row.after, row.before)} gap={row} />;
     case "day":
-      return <li class="row-day"><time dateTime={row.time.toISOString().slice(0, 10)}>{dayName(row.time, now)}</time></li>;
+      return <li class="row-day"><time dateTime={row.time.toISOString()}>{dayName(row.time, now)}</time></li>;
     case "unread":
       return <li class="row-unread" data-unread><span>New messages</span></li>;
     case "message": {
