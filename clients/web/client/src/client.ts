@@ -120,6 +120,11 @@ export class DirectClient implements Client {
     return this.#inside.session.find(id);
   }
 
+  /** How far events were taken, by conversation. */
+  positions(): ReturnType<Session["positions"]> {
+    return this.#inside.session.positions();
+  }
+
   abandon(id: MessageId): Promise<void> {
     return this.#inside.driver.abandon(id);
   }

@@ -46,6 +46,7 @@ export class Driver {
   #waiters: Waiter[] = [];
   #isScheduled = false;
   #isScanning = false;
+  #isStoreBroken = false;
   #stopTimer: () => void = () => undefined;
   readonly #stopWatching: () => void;
   #closing: { readonly until: number; done: () => void } | undefined;
@@ -93,6 +94,7 @@ export class Driver {
 
   reconnect(): void {
     if (this.isClosed) return;
+    this.#isStoreBroken = false;
     this.#parts.session.reconnect(this.#at());
     this.#schedule();
   }
@@ -157,7 +159,9 @@ export class Driver {
   #save(): void {
     const { session, saver, environment } = this.#parts;
     const isWanted = session.mustSave(environment.now()) || (this.#closing !== undefined && session.isUnsaved);
-    if (saver.isBusy || !isWanted) return;
+    // A store that has failed is tried again when somebody asks for something.
+    const isHopeless = this.#isStoreBroken && this.#waiters.length === 0 && this.#closing === undefined;
+    if (saver.isBusy || !isWanted || isHopeless) return;
     const { mark, state } = session.beginSave();
     saver.save(state).then(
       () => this.#saved(mark),
@@ -166,6 +170,7 @@ export class Driver {
   }
 
   #saved(mark: number): void {
+    this.#isStoreBroken = false;
     this.#parts.session.saved(mark);
     this.#tellEvents();
     for (const waiter of this.#waiters.filter((it) => it.mark <= mark)) waiter.resolve();
@@ -177,8 +182,8 @@ export class Driver {
     const isTakenOver = error instanceof DuologueError && error.reason === TAKEN_OVER;
     // Only the kind: what a store says may quote what it was given.
     const detail = isTakenOver ? error.message : `state cannot be saved (${error instanceof Error ? error.name : "error"})`;
-    if (isTakenOver) this.#parts.session.ended({ kind: "superseded", cause: detail }, this.#at());
-    else this.#parts.session.storageFailed(detail);
+    this.#isStoreBroken = true;
+    this.#parts.session.notSaved(isTakenOver ? "taken-over" : "failed", detail);
     const failure = new DuologueError("resource_exhausted", detail, { reason: "NOT_SAVED" });
     for (const waiter of this.#waiters.splice(0)) waiter.reject(failure);
     if (this.#closing !== undefined) return this.#end(failure);

@@ -22,6 +22,8 @@ export interface NetworkHandlers {
   offline(): void;
   /** The page was hidden, or the machine slept: an open link may be dead. */
   awake(): void;
+  /** The page is about to be frozen, or kept aside. */
+  asleep?(): void;
 }
 
 /** `setTimeout` takes no more. */
@@ -46,7 +48,7 @@ export function systemEnvironment(): Environment {
 }
 
 /** In Node there is nothing to watch. */
-function watch({ online, offline, awake }: NetworkHandlers): () => void {
+function watch({ online, offline, awake, asleep = () => undefined }: NetworkHandlers): () => void {
   const { window, document } = globalThis;
   if (window === undefined || document === undefined) return () => undefined;
   const visible = () => {
@@ -56,6 +58,8 @@ function watch({ online, offline, awake }: NetworkHandlers): () => void {
     [window, "online", online],
     [window, "offline", offline],
     [window, "pageshow", awake],
+    [window, "pagehide", asleep],
+    [document, "freeze", asleep],
     [document, "resume", awake],
     [document, "visibilitychange", visible],
   ];

@@ -90,6 +90,12 @@ export class Session {
     return pending && { ...toPending(pending), afterSeq: pending.afterSeq };
   }
 
+  /** How far the application has taken each conversation. */
+  positions(): Map<UserId, Seq> {
+    const all = this.#core.conversations.byActivity();
+    return new Map(all.flatMap(([peer, { kept }]) => (kept === undefined ? [] : [[peer, kept]])));
+  }
+
   /** Gives a message up. Returns the mark of the save after which it is gone. */
   abandon(id: MessageId): number {
     const { outbox, saves } = this.#core;
@@ -127,11 +133,13 @@ export class Session {
   }
 
   /** State could not be saved: nothing that depends on it is done. */
-  storageFailed(detail: string): void {
+  notSaved(why: "failed" | "taken-over", detail: string): void {
     const { outbox, saves } = this.#core;
     for (const { mark, id } of this.#unsaved) if (mark > saves.done) outbox.settle(id);
     this.#unsaved = [];
-    this.#core.stop("storage", detail);
+    if (why === "failed") return this.#core.stop("storage", detail);
+    this.#core.leaveLink();
+    this.#core.setPhase({ kind: "superseded" });
   }
 
   /** Whether nothing waits to be sent or answered. */

@@ -136,7 +136,8 @@ export class Core {
 
   stop(reason: StopReason, detail: string): void {
     this.leaveLink();
-    this.freshToken = true;
+    // The same token would be refused again.
+    if (reason === "unauthenticated" || reason === "other-user") this.freshToken = true;
     this.setPhase({ kind: "stopped", reason, detail });
   }
 
