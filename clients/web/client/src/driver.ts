@@ -184,7 +184,7 @@ export class Driver {
     const detail = isTakenOver ? error.message : `state cannot be saved (${error instanceof Error ? error.name : "error"})`;
     this.#isStoreBroken = true;
     this.#parts.session.notSaved(isTakenOver ? "taken-over" : "failed", detail);
-    const failure = new DuologueError("resource_exhausted", detail, { reason: "NOT_SAVED" });
+    const failure = isTakenOver ? error : new DuologueError("resource_exhausted", detail, { reason: "NOT_SAVED" });
     for (const waiter of this.#waiters.splice(0)) waiter.reject(failure);
     if (this.#closing !== undefined) return this.#end(failure);
     this.#schedule();

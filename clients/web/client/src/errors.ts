@@ -43,6 +43,9 @@ function codeName(code: Code): string {
   return (Code[code] ?? "Unknown").replaceAll(/(?<=[a-z])(?=[A-Z])/g, "_").toLowerCase();
 }
 
+/** The reason of what fails because the client is closed. */
+export const CLOSED = "CLOSED";
+
 export function closedError(): DuologueError {
-  return new DuologueError("cancelled", "the client is closed", { reason: "CLOSED" });
+  return new DuologueError("cancelled", "the client is closed", { reason: CLOSED });
 }

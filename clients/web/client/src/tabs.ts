@@ -8,9 +8,10 @@ import type { Client, ClientOptions, ConnectionState, Event, MessageId, PendingM
 import { Calls } from "./calls.ts";
 import { type ClientParts, type DirectClient, openClient, openDirect } from "./client.ts";
 import { type Environment, systemEnvironment } from "./environment.ts";
-import { closedError, toFailure } from "./errors.ts";
+import { closedError, DuologueError, toFailure } from "./errors.ts";
 import { messageId } from "./ids.ts";
 import type { Letter } from "./session.ts";
+import { TAKEN_OVER } from "./store/indexedDb.ts";
 import { Election, type Locks } from "./tabs/election.ts";
 import { Follower } from "./tabs/follower.ts";
 import type { Ask, Channel, Snapshot, Spoken, Told } from "./tabs/messages.ts";
@@ -70,6 +71,8 @@ class TabClient implements Client {
   readonly #unwatch: () => void;
   #owner: Owner | undefined;
   /** Rises with every change of this tab's part. */
+  #part = 0;
+  /** The owner's term: this tab's own, or the highest that was heard. */
   #term = 0;
   /** Frozen, or kept aside by the browser. */
   #isAside = false;
@@ -161,7 +164,7 @@ class TabClient implements Client {
   async close(): Promise<void> {
     if (this.#state.kind === "closed") return;
     const owner = this.#owner;
-    this.#term += 1;
+    this.#part += 1;
     this.#owner = undefined;
     this.#unwatch();
     this.#show({ type: "state", state: { kind: "closed" } });
@@ -175,7 +178,7 @@ class TabClient implements Client {
 
   /** Another tab owns, or there will be one: this one, if it is the next in the queue. */
   #follow(): void {
-    this.#term += 1;
+    this.#part += 1;
     this.#isAside = false;
     this.#owner?.client.drop();
     this.#owner = undefined;
@@ -186,8 +189,8 @@ class TabClient implements Client {
   }
 
   async #own(): Promise<void> {
-    this.#term += 1;
-    const term = this.#term;
+    this.#part += 1;
+    const part = this.#part;
     this.#follower.unwatch();
     let client: DirectClient;
     try {
@@ -196,15 +199,16 @@ class TabClient implements Client {
       return this.#cannotOwn(error);
     }
     // Deposed or closed meanwhile.
-    if (term !== this.#term) return client.drop();
+    if (part !== this.#part) return client.drop();
     const owner = new Owner(client, (told) => this.#tell(told));
     this.#owner = owner;
+    this.#term = Math.max(this.#environment.wall(), this.#term + 1);
     this.#view.setPending(client.pending());
     this.#view.catchUp(client.positions());
     this.#isReady.resolve();
     this.#tell({ kind: "owner" });
     this.#takeOver(owner);
-    await owner.feed((event) => this.#showOwn(event, term));
+    await owner.feed((event) => this.#showOwn(event, part));
   }
 
   /** What this tab has asked of, or given to, the owner before is its own now. */
@@ -226,10 +230,12 @@ class TabClient implements Client {
     try {
       this.#follower.kept(letter.id, await owner.keep(letter));
     } catch (error) {
-      // Given up by a tab that lost its part: the next owner is asked.
-      if (this.#owner !== owner && this.#state.kind !== "closed") {
+      // Given up by a tab that has lost its part: the next owner is asked.
+      const isReplaced = this.#owner !== owner || (error instanceof DuologueError && error.reason === TAKEN_OVER);
+      if (isReplaced && this.#state.kind !== "closed") {
         const again = this.#follower.written().find(({ id }) => id === letter.id) ?? letter;
-        return this.#owner ? this.#keep(this.#owner, again) : this.#follower.ask({ kind: "send", letter: again });
+        const next = this.#owner === owner ? undefined : this.#owner;
+        return next ? this.#keep(next, again) : this.#follower.ask({ kind: "send", letter: again });
       }
       this.#follower.forget(letter.id);
       throw error;
@@ -243,12 +249,12 @@ class TabClient implements Client {
     void this.close();
   }
 
-  async #showOwn(event: Event, term: number): Promise<void> {
+  async #showOwn(event: Event, part: number): Promise<void> {
     if (event.type === "state" && event.state.kind === "superseded") {
       await new Promise<void>((resolve) => void this.#environment.after(SUPERSEDED_DELAY_MS, resolve));
-      if (term === this.#term) this.#tell({ kind: "event", event });
+      if (part === this.#part) this.#tell({ kind: "event", event });
     }
-    if (term === this.#term) await this.#show(event);
+    if (part === this.#part) await this.#show(event);
   }
 
   #show(event: Event): Promise<void> {
@@ -257,13 +263,18 @@ class TabClient implements Client {
     return this.#view.push(event);
   }
 
-  #heard({ from, ask, told }: Spoken): void {
-    if (from === this.#id || this.#state.kind === "closed") return;
-    if (ask !== undefined) {
-      this.#owner?.answer(from, ask);
+  #heard(spoken: Spoken): void {
+    if (this.#state.kind === "closed") return;
+    if (spoken.ask !== undefined) {
+      this.#owner?.answer(spoken.from, spoken.ask);
       return;
     }
-    if (this.#owner !== undefined || ("to" in told && told.to !== this.#id)) return;
+    const { told, term } = spoken;
+    if (term < this.#term) return;
+    // This tab was replaced while it slept.
+    if (this.#owner !== undefined) this.#follow();
+    this.#term = term;
+    if ("to" in told && told.to !== this.#id) return;
     if (!this.#election.isOwner && !this.#isAside) this.#follower.watch(() => this.#election.steal());
     this.#obey(told);
   }
@@ -306,7 +317,7 @@ class TabClient implements Client {
     this.#isAside = true;
     this.#election.resign();
     this.#follower.unwatch();
-    this.#term += 1;
+    this.#part += 1;
     this.#owner?.client.drop();
     this.#owner = undefined;
   }
@@ -322,7 +333,7 @@ class TabClient implements Client {
   }
 
   #tell(told: Told): void {
-    if (this.#state.kind !== "closed") this.#channel.postMessage({ from: this.#id, told });
+    if (this.#state.kind !== "closed") this.#channel.postMessage({ from: this.#id, term: this.#term, told });
   }
 
   #mustBeOpen(): void {

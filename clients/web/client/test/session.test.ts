@@ -13,7 +13,7 @@ import { Random } from "./support/random.ts";
 import { FLAVOURS } from "./support/server.ts";
 import { OWN, PEERS, World } from "./support/world.ts";
 
-const SEEDS = Number(process.env["SEEDS"] ?? 600);
+const SEEDS = Number(process.env["SEEDS"] ?? 300);
 const STEPS = 150;
 
 function step(world: World, random: Random, withRestarts: boolean): void {

@@ -51,7 +51,9 @@ export interface Failure {
 
 export type Spoken =
   | { readonly from: string; readonly ask: Ask; readonly told?: never }
-  | { readonly from: string; readonly told: Told; readonly ask?: never };
+  /** `term` rises from owner to owner: one that was replaced and does not know it yet
+   * is not believed. */
+  | { readonly from: string; readonly told: Told; readonly term: number; readonly ask?: never };
 
 /** What is used of a BroadcastChannel. */
 export interface Channel {

@@ -2,20 +2,24 @@
 
 import type { ConnectionState, Event, MessageId, Presence, Seq, UserId } from "../api.ts";
 import type { DirectClient } from "../client.ts";
-import { toFailure } from "../errors.ts";
+import { CLOSED, toFailure } from "../errors.ts";
 import type { Letter } from "../session.ts";
+import { TAKEN_OVER } from "../store/indexedDb.ts";
 import type { Ask, Failure, Told } from "./messages.ts";
 
 export class Owner {
   readonly client: DirectClient;
   readonly #tell: (told: Told) => void;
   readonly #online = new Map<UserId, Presence>();
+  /** How far events went, by conversation. */
+  readonly #positions: Map<UserId, Seq>;
   /** Messages that are being kept. */
   readonly #keeping = new Map<MessageId, Promise<unknown>>();
   #connected: Event | undefined;
 
   constructor(client: DirectClient, tell: (told: Told) => void) {
     this.client = client;
+    this.#positions = client.positions();
     this.#tell = tell;
   }
 
@@ -81,6 +85,8 @@ export class Owner {
       (told) => this.#tell(told),
       (error: unknown) => {
         const { code, message, reason, field, retryAfterMs } = toFailure(error);
+        // This tab is the owner no longer: the next one is asked.
+        if (reason === CLOSED || reason === TAKEN_OVER) return;
         const failure: Failure = { code, message, reason, field, retryAfterMs };
         this.#tell({ kind: "failed", to, request, failure });
       },
@@ -95,13 +101,15 @@ export class Owner {
       durability,
       pending: this.client.pending(),
       connected: isOpen ? this.#connected : undefined,
-      positions: this.client.positions(),
+      positions: this.#positions,
       online: [...this.#online.values()],
     };
   }
 
   #note(event: Event): void {
     if (event.type === "connected") this.#connected = event;
+    if (event.type === "message") this.#positions.set(event.message.peer, event.message.seq);
+    if (event.type === "history-changed") this.#positions.clear();
     if (event.type === "presence-reset") this.#online.clear();
     if (event.type !== "presence") return;
     if (event.presence.online) this.#online.set(event.presence.user, event.presence);

@@ -90,8 +90,10 @@ export class Tab {
           });
         };
         if (steal) {
-          this.#browser.held?.steal();
-          setImmediate(grant);
+          setImmediate(() => {
+            this.#browser.held?.steal();
+            grant();
+          });
           return;
         }
         const request: Request = { tab: this, grant };
