@@ -5,6 +5,8 @@ import type { Tab } from "./browser.ts";
 import { Random } from "./random.ts";
 
 export class Clock {
+  /** Seeds the randomness of whoever uses this clock. */
+  seeds = 1;
   #now = 0;
   #timers: { readonly at: number; readonly then: () => void }[] = [];
 
@@ -39,11 +41,9 @@ export async function settle(turns = 30): Promise<void> {
   for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
-let seeds = 1;
-
 /** The environment of one tab. */
 export function environmentOf(clock: Clock, tab?: Tab): Environment & { handlers: NetworkHandlers[] } {
-  const random = new Random(seeds++);
+  const random = new Random(clock.seeds++);
   const handlers: NetworkHandlers[] = [];
   return {
     handlers,
