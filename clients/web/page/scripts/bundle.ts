@@ -8,6 +8,7 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { brotliCompressSync } from "node:zlib";
 import { build } from "esbuild";
+import { slim } from "./slim.ts";
 
 export const PAGE = fileURLToPath(new URL("..", import.meta.url));
 
@@ -36,6 +37,7 @@ export async function bundle({ outDir, fake }: Options): Promise<Map<string, num
     conditions: ["duologue-source"],
     define: { "process.env.NODE_ENV": '"production"' },
     ...(fake ? { alias: { "@duologue/client": "./src/fake/index.ts" } } : {}),
+    plugins: [slim],
     logLevel: "warning",
   });
   const files = new Map(result.outputFiles.map((file) => [`assets/${basename(file.path)}`, Buffer.from(file.contents)]));

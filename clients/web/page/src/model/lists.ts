@@ -56,7 +56,7 @@ export function find(state: State, typed: string): Found {
   const query = typed.trim();
   const lower = query.toLowerCase();
   const everybody = [...peopleOf(state), { user: state.me, online: true }];
-  const rank = (name: string): number => (name.toLowerCase().startsWith(lower) ? 0 : 1);
+  const rank = (name: string): number => (name === query ? 0 : name.toLowerCase().startsWith(lower) ? 1 : 2);
   const people = everybody
     .filter((p) => p.user.toLowerCase().includes(lower))
     .sort((a, b) => rank(a.user) - rank(b.user));

@@ -60,12 +60,12 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
   return (
     <div class={`app${state.open === null ? "" : " has-open"}`}>
       <Connection state={state.connection} onReconnect={() => controller.client.reconnect()} onSignIn={onSignOut} />
-      <div class="panes">
+      <main class="panes">
         <Sidebar state={state} controller={controller} search={search} onOpen={(peer) => goTo(peer)} onSignOut={onSignOut} />
         {state.open === null
-          ? <main class="nothing-open"><Icon name="bubbles" /><h1>No conversation is open</h1><p>Choose one, or press <kbd>Ctrl</kbd> <kbd>K</kbd> to find somebody.</p></main>
+          ? <section class="nothing-open"><Icon name="bubbles" /><h2>No conversation is open</h2><p>Choose one, or press <kbd>Ctrl</kbd> <kbd>K</kbd> to find somebody.</p></section>
           : <ConversationView key={state.open} state={state} peer={state.open} controller={controller} onBack={leave} />}
-      </div>
+      </main>
       <div class="sr" aria-live="polite" aria-atomic="true"><p key={state.announce.id}>{state.announce.text}</p></div>
     </div>
   );

@@ -47,12 +47,12 @@ export function ConversationView({ state, peer, controller, onBack }: Props): JS
     if (event.key === "Escape" && !event.isComposing) onBack();
   };
   return (
-    <main class="conversation" aria-labelledby="with" onKeyDown={onKeyDown}>
+    <section class="conversation" aria-labelledby="with" onKeyDown={onKeyDown}>
       <header class="bar">
         <button type="button" class="icon-button back" aria-label="Back to the list" onClick={onBack}><Icon name="back" /></button>
         <Avatar name={peer} online={presence?.online} />
         <div class="bar-text">
-          <h1 id="with" tabIndex={-1} ref={heading}><Name name={peer} /></h1>
+          <h2 id="with" tabIndex={-1} ref={heading}><Name name={peer} /></h2>
           <p class="bar-note">{notes ? "Notes to yourself" : presenceName(presence, controller.now())}</p>
         </div>
       </header>
@@ -61,6 +61,6 @@ export function ConversationView({ state, peer, controller, onBack }: Props): JS
         peer={peer} draft={controller.draft(peer)} maxBytes={state.maxTextBytes} revision={revision} focus={hasKeyboard()}
         onDraft={(text) => controller.setDraft(peer, text)} onSend={send}
       />
-    </main>
+    </section>
   );
 }

@@ -41,6 +41,7 @@ export function Sidebar({ state, controller, search, onOpen, onSignOut }: Props)
   };
   return (
     <nav class="sidebar" aria-label="Conversations and people">
+      <h1 class="sr">Duologue</h1>
       <header class="bar">
         <Avatar name={state.me} online={state.connection.kind === "connected"} />
         <div class="bar-text"><p class="me"><Name name={state.me} /></p></div>
@@ -79,9 +80,8 @@ function SearchBox({ state, typed, input, onType, onOpen }: SearchProps): JSX.El
     } else if (event.key === "Enter" && !event.isComposing) {
       event.preventDefault();
       const { people, fresh } = find(state, typed);
-      const first = fresh ?? people.find((p) => p.user === typed.trim())?.user ?? people[0]?.user;
-      const exactOrOnly = people[0] !== undefined && people[0].user.toLowerCase().startsWith(typed.trim().toLowerCase()) ? people[0].user : first;
-      if (typed.trim() !== "" && exactOrOnly !== undefined) onOpen(exactOrOnly);
+      const first = people[0]?.user ?? fresh;
+      if (typed.trim() !== "" && first !== null) onOpen(first);
     }
   };
   return (
