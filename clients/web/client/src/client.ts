@@ -120,6 +120,11 @@ export class DirectClient implements Client {
     return this.#inside.session.find(id);
   }
 
+  /** Somebody else has opened the store since: this one cannot go on. */
+  get isTakenOver(): boolean {
+    return this.#inside.driver.isTakenOver;
+  }
+
   /** How far events were taken, by conversation. */
   positions(): ReturnType<Session["positions"]> {
     return this.#inside.session.positions();

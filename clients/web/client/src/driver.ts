@@ -41,6 +41,8 @@ interface Waiter {
 
 export class Driver {
   readonly events: EventHub;
+  /** Somebody else has opened the store since. */
+  isTakenOver = false;
   readonly #parts: DriverParts;
   readonly #linker: Linker;
   #waiters: Waiter[] = [];
@@ -183,6 +185,7 @@ export class Driver {
     // Only the kind: what a store says may quote what it was given.
     const detail = isTakenOver ? error.message : `state cannot be saved (${error instanceof Error ? error.name : "error"})`;
     this.#isStoreBroken = true;
+    this.isTakenOver = isTakenOver;
     this.#parts.session.notSaved(isTakenOver ? "taken-over" : "failed", detail);
     const failure = isTakenOver ? error : new DuologueError("resource_exhausted", detail, { reason: "NOT_SAVED" });
     for (const waiter of this.#waiters.splice(0)) waiter.reject(failure);

@@ -252,9 +252,19 @@ class TabClient implements Client {
   async #showOwn(event: Event, part: number): Promise<void> {
     if (event.type === "state" && event.state.kind === "superseded") {
       await new Promise<void>((resolve) => void this.#environment.after(SUPERSEDED_DELAY_MS, resolve));
-      if (part === this.#part) this.#tell({ kind: "event", event });
+      if (part !== this.#part) return;
+      // A tab that was elected in its sleep has opened the store before it knew that
+      // it was replaced. Nobody but this one holds the lock: it opens it again.
+      if (this.#owner?.client.isTakenOver) return this.#reopen();
+      this.#tell({ kind: "event", event });
     }
     if (part === this.#part) await this.#show(event);
+  }
+
+  #reopen(): void {
+    this.#owner?.client.drop();
+    this.#owner = undefined;
+    void this.#own();
   }
 
   #show(event: Event): Promise<void> {

@@ -27,8 +27,9 @@ const MAX_CALLS = 3;
 
 export type ChatClient = Client<typeof ChatService>;
 
-export function chatClient(baseUrl: string): ChatClient {
-  return createClient(ChatService, createGrpcWebTransport({ baseUrl, useBinaryFormat: true }));
+export function chatClient(baseUrl: string, fetch?: typeof globalThis.fetch): ChatClient {
+  const options = { baseUrl, useBinaryFormat: true, ...(fetch && { fetch }) };
+  return createClient(ChatService, createGrpcWebTransport(options));
 }
 
 export class GrpcWebTransport implements Transport {
