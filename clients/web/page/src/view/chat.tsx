@@ -61,6 +61,7 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
     <div class={`app${state.open === null ? "" : " has-open"}`}>
       <Connection state={state.connection} onReconnect={() => controller.client.reconnect()} onSignIn={onSignOut} />
       <main class="panes">
+        <h1 class="sr">Duologue</h1>
         <Sidebar state={state} controller={controller} search={search} onOpen={(peer) => goTo(peer)} onSignOut={onSignOut} />
         {state.open === null
           ? <section class="nothing-open"><Icon name="bubbles" /><h2>No conversation is open</h2><p>Choose one, or press <kbd>Ctrl</kbd> <kbd>K</kbd> to find somebody.</p></section>

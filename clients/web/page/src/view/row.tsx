@@ -1,5 +1,5 @@
 /** One row of a conversation. Text is a text node, whatever it holds. */
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import type { Seq } from "../api.ts";
 import type { Row } from "../model/rows.ts";
 import type { Loading, Outgoing } from "../model/types.ts";
@@ -38,16 +38,11 @@ export function RowView({ row, now, skewMs, loading, actions }: Props): JSX.Elem
       const { message, own } = row;
       return (
         <li class={`row ${own ? "own" : "other"}${row.first ? " first" : ""}`} data-key={row.key} data-seq={String(row.seq)}>
-          <div class="bubble">
-            <span class="sr">{own ? "You" : <bdi>{message.sender}</bdi>}: </span>
-            {message.content.kind === "text"
-              ? <p class="text" dir="auto">{message.content.text}</p>
-              : <p class="text placeholder">A message this page cannot show</p>}
-            <span class="meta">
-              <time dateTime={message.acceptedAt.toISOString()} title={message.acceptedAt.toLocaleString()}>{timeName(message.acceptedAt)}</time>
-              {row.mark !== null && <MarkSign mark={row.mark} inWords={row.newest} />}
-            </span>
-          </div>
+          <span class="sr">{own ? "You" : <bdi>{message.sender}</bdi>}: </span>
+          <Bubble text={message.content.kind === "text" ? message.content.text : null}>
+            <time dateTime={message.acceptedAt.toISOString()} title={message.acceptedAt.toLocaleString()}>{timeName(message.acceptedAt)}</time>
+            {row.mark !== null && <MarkSign mark={row.mark} inWords={row.newest} />}
+          </Bubble>
         </li>
       );
     }
@@ -67,19 +62,29 @@ function Missing(props: { loading: Loading; retry: () => void; gap?: { after: Se
   );
 }
 
+/**
+ * The bubble takes the direction of its text. Time and mark stand on the text's last
+ * line where they fit; their own `dir` keeps them out of the guess.
+ */
+function Bubble({ text, children }: { text: string | null; children: ComponentChildren }): JSX.Element {
+  return (
+    <div class="bubble" dir="auto">
+      {text === null ? <span class="text placeholder">A message this page cannot show</span> : <span class="text">{text}</span>}
+      <span class="meta" dir="ltr">{children}</span>
+    </div>
+  );
+}
+
 function OutgoingRow({ row, skewMs, actions }: { row: Row & { kind: "outgoing" }; skewMs: number; actions: RowActions }): JSX.Element {
   const { item, mark } = row;
   const written = item.status.kind === "stored" ? item.status.acceptedAt : new Date(item.writtenAt.getTime() + skewMs);
   return (
     <li class={`row own${row.first ? " first" : ""}${mark === "failed" ? " failed" : ""}`} data-key={row.key}>
-      <div class="bubble">
-        <span class="sr">You: </span>
-        <p class="text" dir="auto">{item.text}</p>
-        <span class="meta">
-          <time dateTime={written.toISOString()}>{timeName(written)}</time>
-          <MarkSign mark={mark} inWords={row.newest || mark === "failed"} />
-        </span>
-      </div>
+      <span class="sr">You: </span>
+      <Bubble text={item.text}>
+        <time dateTime={written.toISOString()}>{timeName(written)}</time>
+        <MarkSign mark={mark} inWords={row.newest || mark === "failed"} />
+      </Bubble>
       {item.status.kind === "failed" && (
         <div class="row-actions" role="group" aria-label="Not sent">
           <span dir="auto">{item.status.detail}</span>

@@ -41,7 +41,6 @@ export function Sidebar({ state, controller, search, onOpen, onSignOut }: Props)
   };
   return (
     <nav class="sidebar" aria-label="Conversations and people">
-      <h1 class="sr">Duologue</h1>
       <header class="bar">
         <Avatar name={state.me} online={state.connection.kind === "connected"} />
         <div class="bar-text"><p class="me"><Name name={state.me} /></p></div>

@@ -31,10 +31,10 @@ for (const viewport of [WIDE, NARROW]) {
       const scroller = document.querySelector(".scroller");
       if (scroller !== null && scroller.scrollWidth > scroller.clientWidth) wrong.push("the list");
       for (const text of document.querySelectorAll(".text")) {
-        const { overflow } = getComputedStyle(text);
+        const bubble = text.closest(".bubble");
         const box = text.getBoundingClientRect();
-        const around = text.closest(".bubble")?.getBoundingClientRect();
-        if (overflow !== "hidden" || around === undefined || box.left < around.left - 1 || box.right > around.right + 1) wrong.push("a text");
+        const around = bubble?.getBoundingClientRect();
+        if (bubble === null || getComputedStyle(bubble).overflow !== "hidden" || around === undefined || box.left < around.left - 1 || box.right > around.right + 1) wrong.push("a text");
       }
       return wrong;
     });
@@ -78,7 +78,7 @@ test("an override of direction ends with its text", async () => {
   await signIn(page);
   await openChat(page, "jonas");
   const bidi = await page.evaluate(() =>
-    [".bubble .text", ".list .name", ".list .item-last bdi"].map((s) => getComputedStyle(document.querySelector(s) ?? document.body).unicodeBidi));
+    [".bubble", ".list .name", ".list .item-last bdi"].map((s) => getComputedStyle(document.querySelector(s) ?? document.body).unicodeBidi));
   assert.deepEqual(bidi, ["plaintext", "isolate", "isolate"]);
   await close();
 });
