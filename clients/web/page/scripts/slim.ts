@@ -43,7 +43,7 @@ export const slim: Plugin = {
 
 interface Described {
   name: string;
-  field?: unknown[];
+  field?: { name: string }[];
   nestedType?: Described[];
 }
 
@@ -54,6 +54,10 @@ function withoutUnused(source: string): string {
   const found = file.messageType.filter((message) => UNUSED_DESCRIPTORS.includes(message.name));
   if (found.length !== UNUSED_DESCRIPTORS.length) throw new Error("a descriptor that would be left out is not there");
   for (const message of found) strip(message);
+  const options = file.messageType.find((message) => message.name === "FileOptions");
+  if (options?.field === undefined) throw new Error("FileOptions is not there");
+  // The rest are packages and prefixes of other languages.
+  options.field = options.field.filter(({ name }) => name === "features" || name === "deprecated");
   return source.replace(literal, () => JSON.stringify(file));
 }
 

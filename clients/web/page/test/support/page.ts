@@ -20,9 +20,10 @@ export interface Stage {
   close(): Promise<void>;
 }
 
-export async function stage(): Promise<Stage> {
+/** With `fake: false` it is the product, whose server answers no call. */
+export async function stage({ fake } = { fake: true }): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), "duologue-page-"));
-  await bundle({ outDir: directory, fake: true });
+  await bundle({ outDir: directory, fake });
   const served = await serve(directory);
   const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, args: FLAGS });
