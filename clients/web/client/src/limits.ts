@@ -42,6 +42,8 @@ export const HEARTBEAT_INTERVAL_MS = 25_000;
 export const HEARTBEAT_SLACK_MS = 10_000;
 /** A `Ping` after a sleep must be answered within this time. */
 export const PROBE_TIMEOUT_MS = 5_000;
+/** IndexedDB must open within this time. */
+export const STORE_TIMEOUT_MS = 5_000;
 /** `close` waits for answers this long. */
 export const CLOSE_TIMEOUT_MS = 5_000;
 /** After WebSocket failed where gRPC-Web works, it is tried again after this long. */

@@ -77,6 +77,15 @@ class Driven {
     return this;
   }
 
+  /** After a cut, on the next link. */
+  reconnected(): this {
+    this.session.ended(lost("cut"), this.at());
+    this.now += 1_000;
+    this.connect();
+    this.give({ case: "welcome", value: { user: "alice", historyId: "h-1" } });
+    return this;
+  }
+
   give(frame: NonNullable<Down>): void {
     this.session.frame(down(frame), this.at());
   }
@@ -141,16 +150,50 @@ test("after_seq of a message that was tried rises only over slots that were seen
   driven.send("m-1");
   driven.sends();
   driven.deliver("bob", "b-1", 1n);
-  driven.session.ended(lost("cut"), driven.at());
-  driven.now += 1_000;
-  driven.connect();
-  driven.give({ case: "welcome", value: { user: "alice", historyId: "h-1" } });
-  assert.deepEqual(driven.sends(), [["m-1", 1]]);
+  assert.deepEqual(driven.reconnected().sends(), [["m-1", 1]]);
+  // What lies between was never seen: it may hold the earlier copy.
+  const other = new Driven().open();
+  other.send("m-1");
+  other.sends();
+  other.deliver("bob", "b-5", 5n);
+  assert.deepEqual(other.reconnected().sends(), [["m-1", 0]]);
+});
+
+test("an own message that is stored beyond a gap is not shown before what is in the gap", () => {
+  const driven = new Driven().open();
+  driven.deliver("bob", "b-1", 1n);
+  driven.send("m-1");
+  driven.sends();
+  driven.drain();
+  driven.give({ case: "stored", value: { messageId: "m-1", peer: "bob", seq: 3n } });
+  assert.deepEqual(driven.drain().map(({ type }) => type), ["stored"]);
+  driven.deliver("bob", "b-2", 2n);
+  driven.deliver("alice", "m-1", 3n);
+  const shown = driven.drain().flatMap((event) => (event.type === "message" ? [event.message.seq] : []));
+  assert.deepEqual(shown, [2n, 3n]);
+});
+
+test("what is behind a deferred message and in flight is answered before anything goes again", () => {
+  const driven = new Driven().open();
+  for (const id of ["m-1", "m-2", "m-3"]) driven.send(id);
+  driven.sends();
   driven.defer("m-1", DeferredReason.UNAVAILABLE);
-  // A slot was left out: it may hold the earlier copy.
-  driven.session.scanned({ ticket: 0, peer: "bob", afterSeq: 3n }, undefined, driven.at());
+  driven.give({ case: "stored", value: { messageId: "m-2", peer: "bob", seq: 1n } });
   driven.now += 1_000;
-  assert.deepEqual(driven.sends(), [["m-1", 1]]);
+  assert.deepEqual(driven.sends(), []);
+  driven.defer("m-3", DeferredReason.BEHIND_EARLIER);
+  assert.deepEqual(driven.sends().map(([id]) => id), ["m-1"]);
+});
+
+test("what is deferred although it was found stored is taken off the server's list", () => {
+  const driven = new Driven().open();
+  driven.send("m-1");
+  driven.sends();
+  driven.deliver("alice", "m-1", 1n);
+  driven.defer("m-1", DeferredReason.UNAVAILABLE);
+  const frame = driven.session.nextFrame(driven.now)?.frame;
+  assert.ok(frame?.case === "abandon");
+  assert.equal(frame.value.messageId, "m-1");
 });
 
 test("a message of another sender under the same id is not taken for it", () => {

@@ -175,7 +175,8 @@ async function chaos(random: Random): Promise<void> {
   ];
   for (let count = 0; count < 40; count += 1) await Promise.race([random.weighted(steps)(), clock.pass(20_000)]);
   while (frozen.size > 0) thaw(frozen);
-  await clock.pass(30_000);
+  // Longer than it takes to notice that a link is dead.
+  await clock.pass(60_000);
   // The model sends no heartbeats: a link is replaced now and then.
   const isConnected = () => tabs.every(({ client }) => client.state.kind === "connected");
   for (let count = 0; count < 5 && !isConnected(); count += 1) await clock.pass(500);

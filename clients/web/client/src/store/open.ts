@@ -1,6 +1,7 @@
 /** The store of a client that was given none. */
 
 import type { Client, ClientStore, UserId } from "../api.ts";
+import { STORE_TIMEOUT_MS } from "../limits.ts";
 import { IndexedDbStore } from "./indexedDb.ts";
 import { MemoryStore } from "./memory.ts";
 
@@ -15,11 +16,27 @@ export async function openStore(user: UserId, given: ClientStore | undefined): P
   if (given) return { store: given, durability: { durable: false, reason: "the given store keeps nothing" } };
   if (globalThis.indexedDB === undefined) return inMemory("there is no IndexedDB here");
   try {
-    return { store: await IndexedDbStore.open(user), durability: { durable: true } };
+    return { store: await inTime(IndexedDbStore.open(user)), durability: { durable: true } };
   } catch (error) {
     // Private windows, blocked site data, a full disk.
     const why = error instanceof Error ? error.name : "an unknown error";
     return inMemory(`IndexedDB cannot be used (${why})`);
+  }
+}
+
+/** A browser whose IndexedDB is stuck says nothing at all. */
+async function inTime(opening: Promise<IndexedDbStore>): Promise<IndexedDbStore> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new DOMException("no answer", "TimeoutError")), STORE_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([opening, late]);
+  } catch (error) {
+    void opening.then((store) => store.close()).catch(() => undefined);
+    throw error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
