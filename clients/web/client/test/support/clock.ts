@@ -31,7 +31,7 @@ export class Clock {
       this.#now = Math.max(this.#now, next.at);
       next.then();
     }
-    this.#now = end;
+    this.#now = Math.max(this.#now, end);
     await settle();
   }
 }
