@@ -34,7 +34,9 @@ export function rowsOf(chat: Chat, me: UserId, span: Span): Row[] {
     if (before !== undefined && before.seq + 1n !== message.seq) {
       rows.push({ kind: "gap", key: `gap:${before.seq}`, after: before.seq, before: message.seq });
     }
-    const newDay = before === undefined || dayOf(before.acceptedAt) !== dayOf(message.acceptedAt);
+    // Of what is not here, nothing is said: rows above the reader may come, but not go.
+    const unknown = before === undefined && message.seq !== 1n;
+    const newDay = !unknown && (before === undefined || dayOf(before.acceptedAt) !== dayOf(message.acceptedAt));
     if (newDay) rows.push({ kind: "day", key: `day:${dayOf(message.acceptedAt)}`, time: message.acceptedAt });
     const unread = message.seq === unreadAt;
     if (unread) rows.push({ kind: "unread", key: "unread" });
@@ -42,7 +44,7 @@ export function rowsOf(chat: Chat, me: UserId, span: Span): Row[] {
     rows.push({
       kind: "message", key: keyOf(message.sender, message.messageId), seq: message.seq, message, own,
       mark: own ? markOf(chat, me, message.seq) : null,
-      first: newDay || unread || !together(before, message),
+      first: newDay || unread || !(unknown || together(before, message)),
       newest: own && message.seq === newestOwn,
     });
   }

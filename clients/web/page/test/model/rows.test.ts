@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { reduce } from "../../src/model/reduce.ts";
 import { rowsOf } from "../../src/model/rows.ts";
 import { after, chatOf, event, listed, ME, message, page, START } from "./support.ts";
 
@@ -44,4 +45,14 @@ test("what is being sent stands at the end, and not in the middle of history", (
   const state = after(page(1, 3), pending);
   assert.deepEqual(kinds(state).at(-1), "outgoing");
   assert.ok(!kinds(state, { from: 1n, to: 2n }).includes("outgoing"));
+});
+
+test("older messages that come add rows above, and take none away", () => {
+  const before = after(page(61, 90));
+  const later = reduce(before, page(1, 60, 90));
+  const span = { from: 61n, to: null };
+  const [was, is] = [before, later].map((state) => rowsOf(chatOf(state), ME, span));
+  assert.deepEqual(is?.map((row) => row.kind), was?.map((row) => row.kind));
+  const first = (rows: typeof was) => rows?.map((row) => row.kind === "message" && row.first);
+  assert.deepEqual(first(is), first(was));
 });
