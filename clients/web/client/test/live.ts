@@ -2,7 +2,7 @@
  * Two clients talk through each way in to a real server, which whoever runs this may
  * stop and start in between:
  *
- *     npm run test:live -- http://127.0.0.1:8080 [--messages 200] [--pause-ms 0]
+ *     npm run test:live -- http://127.0.0.1:8080 [--messages 200] [--pause-ms 0] [--ways auto+auto]
  *
  * Tokens come from the server's `POST /dev/token`. Exits with 1 if anything is lost,
  * twice, or out of order.
@@ -22,6 +22,7 @@ const { values, positionals } = parseArgs({
     messages: { type: "string", default: "200" },
     "pause-ms": { type: "string", default: "0" },
     "patience-s": { type: "string", default: "120" },
+    ways: { type: "string", default: "websocket+websocket,grpc-web+grpc-web,websocket+grpc-web,auto+auto" },
   },
 });
 const url = positionals[0] ?? "http://127.0.0.1:8080";
@@ -111,7 +112,7 @@ async function converse(first: NonNullable<ClientOptions["transport"]>, second: 
   console.log(`${first} and ${second}: ${2 * count} messages in ${ms} ms, connects ${one.connects} and ${two.connects}`);
 }
 
-await converse("websocket", "websocket");
-await converse("grpc-web", "grpc-web");
-await converse("websocket", "grpc-web");
-await converse("auto", "auto");
+for (const way of values.ways.split(",")) {
+  const [first = "auto", second = first] = way.split("+") as NonNullable<ClientOptions["transport"]>[];
+  await converse(first, second);
+}
