@@ -1,0 +1,74 @@
+/**
+ * Makes the bundle smaller where the protobuf runtime is concerned, without touching
+ * what it does for the page:
+ *
+ * - its JSON codec is left out: all transports of the client are binary. It throws if
+ *   it is reached nevertheless;
+ * - of the messages that describe descriptors, those that generated code never holds
+ *   have no fields;
+ * - descriptors stand as text and not as base64, which no compressor can shrink.
+ *
+ * Anything else than what is expected here ends the build: a newer runtime is looked
+ * at, and not guessed about.
+ */
+import { readFile } from "node:fs/promises";
+import { basename } from "node:path";
+import type { Plugin } from "esbuild";
+
+const JSON_CODECS: Record<string, string[]> = {
+  "from-json.js": ["enumFromJson", "fromJson", "fromJsonString", "isEnumJson", "mergeFromJson", "mergeFromJsonString"],
+  "to-json.js": ["enumToJson", "toJson", "toJsonString"],
+};
+
+/** They describe source text, generators and extensions. */
+const UNUSED_DESCRIPTORS = ["ExtensionRangeOptions", "UninterpretedOption", "FeatureSetDefaults", "SourceCodeInfo", "GeneratedCodeInfo"];
+
+export const slim: Plugin = {
+  name: "slim",
+  setup(build) {
+    build.onLoad({ filter: /@bufbuild[\\/]protobuf[\\/]dist[\\/]esm[\\/](from|to)-json\.js$/ }, async ({ path }) => {
+      const names = JSON_CODECS[basename(path)] ?? [];
+      const exported = [...(await readFile(path, "utf8")).matchAll(/^export function (\w+)/gm)].map((match) => match[1]).sort();
+      if (exported.join() !== names.join()) throw new Error(`${basename(path)} exports other functions: ${exported.join()}`);
+      return { contents: `const never=()=>{throw new Error("no JSON here")};export{${names.map((name) => `never as ${name}`).join()}}`, loader: "js" };
+    });
+    build.onLoad({ filter: /@bufbuild[\\/]protobuf[\\/].*[\\/]descriptor_pb\.js$/ }, async ({ path }) => ({
+      contents: withoutUnused(await readFile(path, "utf8")), loader: "js",
+    }));
+    build.onLoad({ filter: /[\\/]generated[\\/].*_pb\.ts$/ }, async ({ path }) => ({
+      contents: descriptorAsText(await readFile(path, "utf8"), path), loader: "ts",
+    }));
+  },
+};
+
+interface Described {
+  name: string;
+  field?: { name: string }[];
+  nestedType?: Described[];
+}
+
+function withoutUnused(source: string): string {
+  const literal = /boot\((\{.*\})\);/.exec(source)?.[1];
+  if (literal === undefined) throw new Error("descriptor_pb.js looks otherwise");
+  const file = JSON.parse(literal) as { messageType: Described[] };
+  const found = file.messageType.filter((message) => UNUSED_DESCRIPTORS.includes(message.name));
+  if (found.length !== UNUSED_DESCRIPTORS.length) throw new Error("a descriptor that would be left out is not there");
+  for (const message of found) strip(message);
+  const options = file.messageType.find((message) => message.name === "FileOptions");
+  if (options?.field === undefined) throw new Error("FileOptions is not there");
+  // The rest are packages and prefixes of other languages.
+  options.field = options.field.filter(({ name }) => name === "features" || name === "deprecated");
+  return source.replace(literal, () => JSON.stringify(file));
+}
+
+function strip(message: Described): void {
+  delete message.field;
+  for (const nested of message.nestedType ?? []) strip(nested);
+}
+
+function descriptorAsText(source: string, path: string): string {
+  const encoded = /fileDesc\("([A-Za-z0-9+/=]+)"/.exec(source)?.[1];
+  if (encoded === undefined) throw new Error(`${path} holds no descriptor`);
+  const text = JSON.stringify(Buffer.from(encoded, "base64").toString("latin1"));
+  return source.replace(`"${encoded}"`, () => `btoa(${text})`);
+}
