@@ -25,4 +25,5 @@ pub use dev_token::DevTokens;
 pub use origin::{InvalidOrigin, Origin, Origins};
 pub use router::{Gateway, GatewayParts};
 pub use serve::serve;
+pub use stall::accepted;
 pub use upstream::Upstream;
