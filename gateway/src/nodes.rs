@@ -5,12 +5,16 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use duologue_proto::chat::v1::SendMessageRequest;
+use duologue_proto::limits::MAX_REQUEST_BYTES;
 use duologue_runtime::listener::{Peer, forward_for};
 use duologue_runtime::refusal::{Reason, Refusal};
 use duologue_runtime::upstream::UpstreamChannel;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, Response};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full, Limited};
+use prost::Message as _;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
@@ -23,6 +27,10 @@ const PASSED: [HeaderName; 5] = [
     USER_AGENT,
     HeaderName::from_static("traceparent"),
 ];
+/// The one call that makes something new each time, unless it says what it is.
+const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
+/// Before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
 /// What other headers of calls begin with.
 const OF_GRPC: &str = "grpc-";
 
@@ -31,10 +39,47 @@ const OF_GRPC: &str = "grpc-";
 pub(crate) struct ChatNodes(UpstreamChannel);
 
 impl ChatNodes {
-    /// Unary calls may be made again: each says by its content what it replaces, a
-    /// message by its id, or only reads. A stream is opened once.
+    /// Over this channel.
     pub(crate) fn new(channel: UpstreamChannel) -> Self {
-        Self(channel.idempotent())
+        Self(channel)
+    }
+
+    /// Unary calls may be made again, but for a send that is not known by its content:
+    /// all others only read, or move what only moves forward. A stream is opened once.
+    async fn call_once_or_again(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let Self(mut channel) = self;
+        if request.uri().path() != SEND_MESSAGE {
+            return channel.idempotent().call(request).await;
+        }
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, PREFIX_BYTES + MAX_REQUEST_BYTES);
+        let body = body.collect().await.map_err(unreadable)?.to_bytes();
+        if is_known_by_content(&body) {
+            channel = channel.idempotent();
+        }
+        let body = Body::new(Full::new(body));
+        channel.call(Request::from_parts(head, body)).await
+    }
+}
+
+/// Whether chat finds an earlier try of this send, however many messages were stored
+/// since: else another one would be a second message.
+fn is_known_by_content(body: &[u8]) -> bool {
+    let message = body.get(PREFIX_BYTES..).unwrap_or_default();
+    let request = SendMessageRequest::decode(message);
+    let is_compressed = body.first() != Some(&0);
+    !is_compressed && request.is_ok_and(|it| it.message_id.is_some() && it.after_seq.is_some())
+}
+
+/// As chat would have it; of a body that is no error of ours, it breaks off here.
+fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> Status {
+    match error.downcast::<Status>() {
+        Ok(status) => *status,
+        Err(_) => Refusal::field(
+            "request",
+            format!("is longer than {MAX_REQUEST_BYTES} bytes, or cut off"),
+        )
+        .into_status(),
     }
 }
 
@@ -56,7 +101,7 @@ impl Service<Request<Body>> for ChatNodes {
         let mut headers = passed(request.headers());
         forward_for(peer, &mut headers);
         *request.headers_mut() = headers;
-        let called = self.0.call(request);
+        let called = self.clone().call_once_or_again(request);
         Box::pin(async move {
             Ok(match called.await {
                 Ok(response) => response.map(|body| Body::new(body.map_err(broken_off))),
@@ -75,7 +120,7 @@ fn passed(headers: &HeaderMap) -> HeaderMap {
 }
 
 /// The node died, or the way to it: the client comes again, to another.
-fn broken_off(error: tonic::Status) -> tonic::Status {
+fn broken_off(error: Status) -> Status {
     tracing::debug!(%error, "an answer of chat broke off");
     Refusal::new(Reason::Unavailable, "the connection to chat broke off").into_status()
 }
@@ -83,6 +128,27 @@ fn broken_off(error: tonic::Status) -> tonic::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_send_may_be_made_again_only_if_an_earlier_one_would_be_found() {
+        let body = |flag: u8, id: Option<&str>, after_seq: Option<u64>| {
+            let request = SendMessageRequest {
+                peer: "bob".to_owned(),
+                message_id: id.map(str::to_owned),
+                after_seq,
+                body: None,
+            };
+            let message = request.encode_to_vec();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&[flag][..], &length, &message].concat()
+        };
+        assert!(is_known_by_content(&body(0, Some("m1"), Some(0))));
+        assert!(!is_known_by_content(&body(0, None, Some(0))));
+        assert!(!is_known_by_content(&body(0, Some("m1"), None)));
+        assert!(!is_known_by_content(&body(1, Some("m1"), Some(0))));
+        assert!(!is_known_by_content(&[0, 0, 0, 0, 9, 0xff]));
+        assert!(!is_known_by_content(&[]));
+    }
 
     #[test]
     fn only_what_is_of_the_call_is_passed_on() {

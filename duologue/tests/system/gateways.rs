@@ -8,6 +8,7 @@ use duologue_proto::chat::v1::{
     Hello, ListUsersRequest, SendMessageResponse, SubscribeRequest, Welcome,
 };
 use duologue_runtime::refusal::Reason;
+use duologue_runtime::server::MAX_STREAMS_PER_CONNECTION;
 use jsonwebtoken::EncodingKey;
 use prost::Message as _;
 use tempfile::TempDir;
@@ -16,7 +17,8 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use super::programs::{
-    SECRET, Served, as_user, chat, gateway, history_at, make_key, presence, token, until_ready,
+    SECRET, Served, as_user, chat, gateway, gateway_not_ready, history_at, make_key, presence,
+    token, until_ready,
 };
 use crate::support::calls::send as send_request;
 use crate::support::calls::{Bearer, client, sent, text_of};
@@ -315,6 +317,62 @@ async fn pages_count_by_their_own_address_which_nobody_can_forge() {
         held.push(chat);
     }
     gateway.end().await;
+}
+
+#[tokio::test]
+async fn more_pages_come_by_a_gateway_than_a_connection_of_a_client_may_have_calls() {
+    let system = System::start(&["--trusted-proxy=127.0.0.1"]).await;
+    let (gateway, web) = system.before(0).await;
+    let mut pages = Vec::new();
+    for user in ["a", "b", "c", "d", "e"] {
+        let token = system.token(user);
+        for _ in 0..30 {
+            pages.push(Socket::open(web, &token, hello()).await);
+        }
+    }
+    for page in &mut pages {
+        page.caught_up().await;
+    }
+    assert!(pages.len() > usize::try_from(MAX_STREAMS_PER_CONNECTION).unwrap());
+    drop(pages);
+    gateway.end().await;
+}
+
+#[tokio::test]
+async fn a_gateway_knows_its_nodes_by_their_certificates() {
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let cert = write("cert.pem", pair.cert.pem());
+    let key = write("key.pem", pair.signing_key.serialize_pem());
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let other = write("other.pem", other.cert.pem());
+    let (cert_flag, key_flag) = (format!("--tls-cert={cert}"), format!("--tls-key={key}"));
+    let system = System::start(&[&cert_flag, &key_flag]).await;
+    let port = system.nodes[0].users.port();
+    let trusts = format!("--chat-tls-ca={cert}");
+    let request = send_request("bob", "m1", "hidden on its way");
+    for nodes in [
+        format!("https://localhost:{port}"),
+        format!("dns://localhost:{port}"),
+    ] {
+        let (gateway, web) = gateway(&nodes, &[&trusts]).await;
+        let mut call = Page::call(web, "SendMessage", &system.token("alice"), &request).await;
+        let (code, trailers) = call.status().await;
+        assert_eq!(code, 0, "{nodes}: {trailers}");
+        gateway.end().await;
+    }
+    // Another authority, or another name: it is not called.
+    for (nodes, ca) in [("localhost", &other), ("127.0.0.1", &cert)] {
+        let nodes = format!("https://{nodes}:{port}");
+        let (gateway, _) = gateway_not_ready(&nodes, &[&format!("--chat-tls-ca={ca}")]).await;
+        until_ready(gateway.admin, 503, "certificate").await;
+        gateway.end().await;
+    }
 }
 
 #[tokio::test]

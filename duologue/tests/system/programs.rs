@@ -136,8 +136,15 @@ pub(crate) async fn chat(
     (served, users)
 }
 
-/// A gateway before these nodes, and where browsers reach it.
+/// A gateway that is ready, before these nodes, and where browsers reach it.
 pub(crate) async fn gateway(chat: &str, more: &[&str]) -> (Served, SocketAddr) {
+    let (served, pages) = gateway_not_ready(chat, more).await;
+    until_ready(served.admin, 200, "").await;
+    (served, pages)
+}
+
+/// A gateway that may never be ready.
+pub(crate) async fn gateway_not_ready(chat: &str, more: &[&str]) -> (Served, SocketAddr) {
     use duologue_gateway::serve::{Listeners, ServeConfig, serve};
     let config = ServeConfig::parse_from(["program", "--chat", chat].iter().chain(more));
     config.check().unwrap();
@@ -154,7 +161,6 @@ pub(crate) async fn gateway(chat: &str, more: &[&str]) -> (Served, SocketAddr) {
         shutdown,
         task,
     };
-    until_ready(admin, 200, "").await;
     (served, pages)
 }
 

@@ -32,7 +32,7 @@ pub const DEFAULT_UNARY_DEADLINE: Duration = Duration::from_secs(30);
 pub const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
 
 /// When a caller may come again whom a gateway sends away that ends.
-pub const PASSED_RETRY_AFTER: Duration = Duration::from_millis(500);
+const PASSED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 

@@ -37,7 +37,7 @@ use crate::listener::Peer;
 pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
 pub use connection::Connection;
 pub use connection_metrics::count_connections;
-pub use deadline::{DEFAULT_UNARY_DEADLINE, MAX_TIMEOUT, PASSED_RETRY_AFTER};
+pub use deadline::{DEFAULT_UNARY_DEADLINE, MAX_TIMEOUT};
 pub use health::Health;
 pub use methods::{Method, Methods, OTHER};
 pub use reflection::add_reflection;
