@@ -29,7 +29,7 @@ const CRATES: [(&str, &str); 9] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 53] = [
+const NO_LIMITS: [(&str, &str); 59] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -57,6 +57,13 @@ const NO_LIMITS: [(&str, &str); 53] = [
     ("duologue_runtime", "MAPPED_BITS"),
     ("duologue_gateway", "PREFIX_BYTES"),
     ("duologue_dynamodb", "DATE_STEP"),
+    ("duologue_gateway", "ACCESS_TOKEN"),
+    ("duologue_gateway", "HELLO"),
+    ("duologue_gateway", "KEY_BYTES"),
+    ("duologue_gateway", "MAX_CONTROL_BYTES"),
+    ("duologue_gateway", "MAX_REASON_BYTES"),
+    // One read, into memory that no connection keeps.
+    ("duologue_gateway", "READ_BYTES"),
     // Of builds for tests only.
     ("duologue_dynamodb", "MAX_LAG"),
     ("duologue_dynamodb", "MAX_LATE"),

@@ -306,8 +306,9 @@ async fn pages_count_by_their_own_address_which_nobody_can_forge() {
         let bearer = Bearer::new(&user).and("x-forwarded-for", "203.0.113.5");
         async move { client(endpoint.connect().await.unwrap(), bearer) }
     };
-    let refused = forger(near).await.subscribe(SubscribeRequest::default());
-    let refused = refused.await.unwrap_err();
+    let mut chat = forger(near).await;
+    let refused = chat.subscribe(SubscribeRequest::default()).await;
+    let refused = refused.unwrap_err();
     assert_refused(&refused, Reason::TooManySessions);
     // Only of a proxy there may be more connections than of an address.
     let mut held = Vec::new();
