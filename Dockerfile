@@ -15,15 +15,18 @@ FROM chef AS build
 COPY --from=recipe /source/recipe.json recipe.json
 # The layer of the dependencies: built again only when the recipe changes.
 RUN cargo chef cook --release --locked --bins --recipe-path recipe.json \
-        -p duologue -p duologue-chat -p duologue-presence -p duologue-history
+        -p duologue -p duologue-chat -p duologue-gateway -p duologue-presence \
+        -p duologue-history
 COPY . .
 # Shown by /buildinfo.
 ARG COMMIT=unknown
 RUN DUOLOGUE_BUILD_COMMIT="$COMMIT" cargo build --release --locked --bins \
-        -p duologue -p duologue-chat -p duologue-presence -p duologue-history \
+        -p duologue -p duologue-chat -p duologue-gateway -p duologue-presence \
+        -p duologue-history \
     && mkdir -p /out/bin /out/mounts/data /out/mounts/keys /out/mounts/shared \
     && cp target/release/duologue target/release/duologue-chat \
-        target/release/duologue-presence target/release/duologue-history /out/bin/
+        target/release/duologue-gateway target/release/duologue-presence \
+        target/release/duologue-history /out/bin/
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/bin/ /usr/local/bin/

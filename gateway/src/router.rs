@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
+use duologue_runtime::listener::Proxies;
 use duologue_runtime::rate::{RateLimit, RateLimiter};
 use http::StatusCode;
 use serde_json::json;
@@ -42,6 +43,8 @@ pub struct GatewayParts {
     pub sockets: WebSockets,
     /// Whose pages may call.
     pub origins: Origins,
+    /// Who is believed for whom it asks.
+    pub proxies: Proxies,
     /// Requests from one address.
     pub requests_per_address: RateLimit,
     /// What signs development tokens, where the development key is in use.
@@ -56,6 +59,7 @@ struct Shared {
     upstream: Upstream,
     sockets: WebSockets,
     origins: Origins,
+    proxies: Proxies,
     requests: RateLimiter<IpAddr>,
     dev_tokens: Option<DevTokens>,
 }
@@ -67,6 +71,7 @@ impl Gateway {
             upstream: parts.upstream,
             sockets: parts.sockets,
             origins: parts.origins,
+            proxies: parts.proxies,
             requests: RateLimiter::new(parts.requests_per_address),
             dev_tokens: parts.dev_tokens,
         }))
@@ -82,6 +87,10 @@ impl Gateway {
 
     pub(crate) fn origins(&self) -> &Origins {
         &self.0.origins
+    }
+
+    pub(crate) fn proxies(&self) -> &Proxies {
+        &self.0.proxies
     }
 
     pub(crate) fn dev_tokens(&self) -> Option<&DevTokens> {

@@ -1,132 +1,156 @@
-//! The server: HTTP/1.1 and HTTP/2 on one listener, with explicit limits on every
-//! connection, and an orderly end.
+//! The gateway as a process of its own, before the nodes of chat.
 
-use std::io;
-use std::pin::pin;
+use std::sync::Arc;
 
-use duologue_runtime::listener::Peer;
+use duologue_runtime::auth::DevKey;
+use duologue_runtime::clock::{SystemClock, SystemRandom};
+use duologue_runtime::inner::Credentials;
+use duologue_runtime::listener::{self, Tls};
+use duologue_runtime::metrics::BuildInfo;
+use duologue_runtime::process::{Process, ProcessError, bind, print_ready};
 use duologue_runtime::server::{
-    CONNECTION_WINDOW_BYTES, Connection, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    MAX_HEADER_LIST_BYTES, MAX_STREAMS_PER_CONNECTION, STREAM_WINDOW_BYTES,
+    Door, Methods, PROXY_CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, Stack,
 };
 use duologue_runtime::shutdown::Shutdown;
-use futures_util::{Stream, StreamExt as _};
-use http::Request;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
-use tonic::transport::server::Connected;
-use tower::ServiceExt as _;
+use duologue_runtime::task;
+use duologue_runtime::upstream::{
+    Tcp, Upstream as Nodes, UpstreamConfig, UpstreamMetrics, UpstreamParts, Windows,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
-use crate::limits::{HEADER_READ_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS};
-use crate::router::Gateway;
-use crate::stall::Stalling;
+pub use crate::config::ServeConfig;
+use crate::nodes::ChatNodes;
+use crate::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
+use crate::{DevTokens, Gateway, GatewayParts, Upstream};
 
-/// Serves requests until the process has drained.
-///
-/// When draining begins, `incoming` is dropped, no connection gets new requests, and
-/// those under way may end. When the process stops, whatever is left is cut off.
-pub async fn serve<I, IO>(gateway: Gateway, incoming: I, shutdown: Shutdown)
-where
-    I: Stream<Item = io::Result<IO>>,
-    IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
-{
-    let server = Server {
-        router: gateway.router(),
-        http: http(),
-        shutdown: shutdown.clone(),
+/// Which program this is.
+pub const BUILD: BuildInfo = BuildInfo::of("duologue-gateway");
+
+/// Where a process is called.
+#[derive(Debug)]
+pub struct Listeners {
+    /// By browsers.
+    pub web: TcpListener,
+    /// By operators.
+    pub admin: TcpListener,
+}
+
+/// Listens, and serves until a signal.
+pub async fn run(config: ServeConfig, shutdown: Shutdown) -> Result<(), ProcessError> {
+    let listeners = Listeners {
+        web: bind(config.web.web_listen).await?,
+        admin: bind(config.process.admin_listen).await?,
     };
-    let sockets = gateway.sockets().clone();
-    // No more than the listener lets in.
-    let mut connections = JoinSet::new();
-    {
-        let mut incoming = pin!(incoming);
-        let mut draining = pin!(shutdown.draining());
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut draining => break,
-                Some(ended) = connections.join_next() => note(ended),
-                next = incoming.next() => match next {
-                    Some(Ok(io)) => {
-                        connections.spawn(server.clone().connection(io));
-                    }
-                    Some(Err(error)) => tracing::debug!(%error, "a connection failed"),
-                    None => break,
-                },
-            }
-        }
-    }
-    while let Some(ended) = connections.join_next().await {
-        note(ended);
-    }
-    // They are connections no more.
-    sockets.ended().await;
+    serve(config, listeners, shutdown).await
 }
 
-fn note(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(panicked = error.is_panic(), "a web connection broke off");
-    }
-}
-
-/// HTTP as it is spoken here: over HTTP/2 as on the listener for gRPC.
-fn http() -> Builder<TokioExecutor> {
-    let mut http = Builder::new(TokioExecutor::new());
-    http.http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_READ_TIMEOUT)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS);
-    http.http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    http
-}
-
-#[derive(Clone)]
-struct Server {
-    router: axum::Router,
-    http: Builder<TokioExecutor>,
+/// Serves until the process has drained, in this order: not ready, browsers sent to
+/// another gateway, calls ended, numbers last.
+pub async fn serve(
+    config: ServeConfig,
+    listeners: Listeners,
     shutdown: Shutdown,
+) -> Result<(), ProcessError> {
+    config.warn();
+    let process = Process::new(BUILD, shutdown);
+    let nodes = nodes(&config, &process)?;
+    let gateway = gateway(&config, &process, &nodes, &listeners.web)?;
+    let tls = config.door.tls()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let places = [
+        ("web", format!("{scheme}://{}", listeners.web.local_addr()?)),
+        ("admin", format!("http://{}", listeners.admin.local_addr()?)),
+    ];
+    let served = CancellationToken::new();
+    let admin = process.admin(listeners.admin, served.clone());
+    let chat = nodes.keep_readiness(process.readiness.register("chat"));
+    let chat = task::spawn("chat readiness", chat);
+    let drain = task::spawn("drain", drain(process.clone()));
+    process.open(&[]).await;
+    print_ready(BUILD, &places);
+    web(&config, &process, gateway, listeners.web, tls).await;
+    // It may have ended by itself.
+    process.shutdown.trigger();
+    drain.await?;
+    chat.abort();
+    served.cancel();
+    admin.await?;
+    tracing::info!("ended");
+    Ok(())
 }
 
-impl Server {
-    /// Serves one connection to its end.
-    async fn connection<IO>(self, io: IO)
-    where
-        IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
-    {
-        let peer = io.connect_info();
-        let service = self
-            .router
-            .map_request(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(peer);
-                request
-            });
-        let io = TokioIo::new(Connection::new(Stalling::new(io), &self.shutdown));
-        let connection = self
-            .http
-            .serve_connection_with_upgrades(io, TowerToHyperService::new(service));
-        let mut connection = pin!(connection);
-        let ended = tokio::select! {
-            biased;
-            ended = &mut connection => ended,
-            () = self.shutdown.draining() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a web connection ended early");
-        }
+async fn drain(process: Process) {
+    process.shutdown.draining().await;
+    process.close(&[]).await;
+}
+
+/// The nodes, which see the user's own token and none of ours.
+fn nodes(config: &ServeConfig, process: &Process) -> Result<Nodes, ProcessError> {
+    let parts = UpstreamParts {
+        credentials: Credentials::of_users(config.chat_tls_ca.as_deref())?,
+        methods: Arc::new(Methods::standard()?),
+        metrics: UpstreamMetrics::new(&process.metrics),
+        network: Arc::new(Tcp),
+        random: Arc::new(SystemRandom),
+    };
+    let mut nodes = UpstreamConfig::new("chat", config.chat.clone());
+    nodes.deadline = config.process.unary_deadline;
+    // All users behind this gateway share a connection: none of them may fill it.
+    nodes.windows = Windows {
+        stream: STREAM_WINDOW_BYTES,
+        connection: PROXY_CONNECTION_WINDOW_BYTES,
+    };
+    Ok(Nodes::start(nodes, parts)?)
+}
+
+fn gateway(
+    config: &ServeConfig,
+    process: &Process,
+    nodes: &Nodes,
+    web: &TcpListener,
+) -> Result<Gateway, ProcessError> {
+    let shutdown = process.shutdown.clone();
+    let stack = Stack::passing(Methods::standard()?, &process.metrics, shutdown.clone())
+        .unary_deadline(config.process.unary_deadline);
+    let chat = Routes::new(ChatNodes::new(nodes.channel()));
+    let upstream = Upstream::new(stack.service(chat));
+    let sockets = WebSockets::new(WebSocketConfig {
+        upstream: upstream.clone(),
+        metrics: process.metrics.clone(),
+        max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
+        hand_on: Some(shutdown),
+    })?;
+    let key = config.dev_key.as_deref().map(DevKey::load_or_create);
+    let key = key.transpose()?.map(Arc::new);
+    Ok(Gateway::new(GatewayParts {
+        upstream,
+        sockets,
+        origins: config.web.origins(web.local_addr()?, config.door.has_tls()),
+        proxies: config.door.proxies(),
+        requests_per_address: config.web.requests_per_address,
+        dev_tokens: key.map(|key| DevTokens::new(key, Arc::new(SystemClock))),
+    }))
+}
+
+/// The door for browsers.
+async fn web(
+    config: &ServeConfig,
+    process: &Process,
+    gateway: Gateway,
+    listener: TcpListener,
+    tls: Option<Tls>,
+) {
+    let fresh = tls
+        .as_ref()
+        .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
+    let seats = config.door.seats(config.process.connections);
+    let tls = tls.as_ref().map(Tls::with_http1);
+    let guard = process.guard(seats, Door::Web, tls);
+    let incoming = listener::guard(listener::accepted(listener), guard);
+    crate::server::serve(gateway, incoming, process.shutdown.clone()).await;
+    if let Some(fresh) = fresh {
+        fresh.abort();
     }
 }

@@ -58,6 +58,7 @@ fn program(name: &str) -> Command {
     match name {
         "duologue" => crate::command(),
         "duologue-chat" => duologue_chat::serve::ServeConfig::command(),
+        "duologue-gateway" => duologue_gateway::serve::ServeConfig::command(),
         "duologue-history" => duologue_history::serve::ServeConfig::command(),
         "duologue-presence" => duologue_presence::serve::ServeConfig::command(),
         other => panic!("{other} is no program of ours"),
@@ -123,6 +124,7 @@ fn every_command_is_one_that_its_program_understands() {
     let all = [
         "duologue",
         "duologue-chat",
+        "duologue-gateway",
         "duologue-history",
         "duologue-presence",
     ];

@@ -44,10 +44,11 @@ fn write_the_configuration() {
 }
 
 /// The programs of a split system.
-fn programs() -> [Command; 3] {
+fn programs() -> [Command; 4] {
     use clap::CommandFactory as _;
     let mut programs = [
         duologue_chat::serve::ServeConfig::command(),
+        duologue_gateway::serve::ServeConfig::command(),
         duologue_history::serve::ServeConfig::command(),
         duologue_presence::serve::ServeConfig::command(),
     ];

@@ -29,7 +29,7 @@ const CRATES: [(&str, &str); 9] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 56] = [
+const NO_LIMITS: [(&str, &str); 59] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -52,7 +52,9 @@ const NO_LIMITS: [(&str, &str); 56] = [
     ("duologue_history", "FORMAT"),
     ("duologue_history", "KEYSPACES"),
     ("duologue_presence", "MINUTE_MILLIS"),
+    ("duologue_runtime", "BITS"),
     ("duologue_runtime", "EXIT_CODE_AT_ONCE"),
+    ("duologue_runtime", "MAPPED_BITS"),
     ("duologue_gateway", "PREFIX_BYTES"),
     ("duologue_dynamodb", "DATE_STEP"),
     ("duologue_gateway", "ACCESS_TOKEN"),
@@ -90,6 +92,7 @@ const NO_LIMITS: [(&str, &str); 56] = [
     ("duologue_history", "USUAL_SEQUENCE_STEP"),
     // Told to clients where nothing else is.
     ("duologue_chat", "RETRY_AFTER"),
+    ("duologue_runtime", "PASSED_RETRY_AFTER"),
     // Places that no sequence has.
     ("duologue_chat", "UNLISTED"),
     ("duologue_chat", "BY_TIME"),

@@ -78,7 +78,7 @@ fn write_addresses(
 }
 
 fn scheme(args: &ServeArgs) -> &'static str {
-    if args.public.tls_cert.is_some() {
+    if args.public.door.has_tls() {
         "https"
     } else {
         "http"

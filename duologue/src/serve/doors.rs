@@ -91,7 +91,7 @@ impl Doors {
             shutdown.trigger();
         };
         let grpc = async {
-            let served = server::serve(self.stack, self.routes, grpc).await;
+            let served = server::serve_behind(self.stack, self.routes, grpc).await;
             shutdown.trigger();
             served
         };
@@ -122,7 +122,8 @@ pub(super) fn gateway(
     Ok(Gateway::new(GatewayParts {
         upstream,
         sockets,
-        origins: args.web.origins(web, args.public.tls_cert.is_some()),
+        origins: args.web.origins(web, args.public.door.has_tls()),
+        proxies: args.public.door.proxies(),
         requests_per_address: args.web.requests_per_address,
         dev_tokens: key.map(|key| DevTokens::new(key, Arc::new(SystemClock))),
     }))

@@ -20,7 +20,7 @@ use duologue_presence::Presence;
 use duologue_proto::ids::UserId;
 use duologue_runtime::admin::{Admin, Readiness, ReadinessHandle};
 use duologue_runtime::clock::{Clock, SystemClock, SystemRandom};
-use duologue_runtime::listener::{Seats, Tls};
+use duologue_runtime::listener::Tls;
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::rate::RateLimiter;
 use duologue_runtime::server::{self, Health, Methods, Stack};
@@ -55,8 +55,9 @@ struct System {
 pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result<()> {
     // Before anything is made: what is refused leaves nothing behind.
     args.public.check_exposure()?;
-    args.web.check_exposure(&args.public)?;
-    let tls = args.public.tls()?;
+    args.web
+        .check_exposure(&args.public.door, args.public.uses_dev_key())?;
+    let tls = args.public.door.tls()?;
     let telemetry = telemetry::init(&args.process.telemetry(BUILD))?;
     let done = check_or_serve(args, matches, tls).await;
     telemetry.finish().await;
@@ -93,10 +94,7 @@ async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<
         routes: routes(&args, &system)?,
         gateway: doors::gateway(&args, &keys, &stack, chat, places.web, &system.metrics)?,
         stack,
-        seats: Seats::new(
-            args.process.connections,
-            args.public.connections_per_address,
-        ),
+        seats: args.public.door.seats(args.process.connections),
         tls,
     };
     // Before anybody is told where: a caller who waits for that finds it open.
@@ -151,6 +149,7 @@ fn stack(args: &ServeArgs, keys: &Keys, system: &System) -> anyhow::Result<Stack
     );
     let calls = RateLimiter::<UserId>::new(args.public.calls);
     Ok(stack
+        .behind(args.public.door.proxies())
         .admit(server::admit_by_rate(calls))
         .unary_deadline(args.process.unary_deadline))
 }

@@ -23,6 +23,7 @@ mod data_directory;
 mod devices;
 mod drain;
 mod frames;
+mod gateways;
 mod hello;
 mod limits;
 mod logs;

@@ -23,19 +23,19 @@ use crate::support::frames::{hello, send};
 use crate::support::http::get;
 use crate::support::{Session, soon};
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const GRACE: Duration = Duration::from_secs(5);
 
 /// One program that serves.
-struct Served {
-    inner: SocketAddr,
-    admin: SocketAddr,
-    shutdown: Shutdown,
-    task: JoinHandle<Result<(), ProcessError>>,
+pub(crate) struct Served {
+    pub(crate) inner: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<Result<(), ProcessError>>,
 }
 
 impl Served {
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.shutdown.trigger();
         soon(self.task).await.unwrap().unwrap();
     }
@@ -61,7 +61,7 @@ fn flags(dir: &Path, more: &[&str]) -> Vec<String> {
     common.iter().chain(more).map(|&it| it.to_owned()).collect()
 }
 
-async fn history_at(dir: &Path, port: u16) -> Served {
+pub(crate) async fn history_at(dir: &Path, port: u16) -> Served {
     use duologue_history::serve::{ServeConfig, serve};
     let data = dir.display().to_string();
     let config = ServeConfig::parse_from(flags(dir, &["--data", &data]));
@@ -71,7 +71,7 @@ async fn history_at(dir: &Path, port: u16) -> Served {
     .await
 }
 
-async fn presence(dir: &Path) -> Served {
+pub(crate) async fn presence(dir: &Path) -> Served {
     use duologue_presence::serve::{ServeConfig, serve};
     let config = ServeConfig::parse_from(flags(dir, &[]));
     inside("presence", 0, |listeners, shutdown| {
@@ -105,13 +105,18 @@ where
 }
 
 /// A chat node, and where users reach it.
-async fn chat(dir: &Path, history: &str, presence: &str) -> (Served, SocketAddr) {
+pub(crate) async fn chat(
+    dir: &Path,
+    history: &str,
+    presence: &str,
+    more: &[&str],
+) -> (Served, SocketAddr) {
     use duologue_chat::serve::{Listeners, ServeConfig, serve};
     let key = dir.join("public.pem").display().to_string();
-    let more = ["--history", history, "--presence", presence];
-    let mut more = more.to_vec();
-    more.extend(["--jwt-public-key", &key, "--drain-spread=10ms"]);
-    let config = ServeConfig::parse_from(flags(dir, &more));
+    let mut all = vec!["--history", history, "--presence", presence];
+    all.extend(["--jwt-public-key", &key, "--drain-spread=10ms"]);
+    all.extend(more);
+    let config = ServeConfig::parse_from(flags(dir, &all));
     config.check().unwrap();
     let ((public, users), (internal, inner)) = (listen(0).await, listen(0).await);
     let (watched, admin) = listen(0).await;
@@ -129,6 +134,34 @@ async fn chat(dir: &Path, history: &str, presence: &str) -> (Served, SocketAddr)
         task,
     };
     (served, users)
+}
+
+/// A gateway that is ready, before these nodes, and where browsers reach it.
+pub(crate) async fn gateway(chat: &str, more: &[&str]) -> (Served, SocketAddr) {
+    let (served, pages) = gateway_not_ready(chat, more).await;
+    until_ready(served.admin, 200, "").await;
+    (served, pages)
+}
+
+/// A gateway that may never be ready.
+pub(crate) async fn gateway_not_ready(chat: &str, more: &[&str]) -> (Served, SocketAddr) {
+    use duologue_gateway::serve::{Listeners, ServeConfig, serve};
+    let config = ServeConfig::parse_from(["program", "--chat", chat].iter().chain(more));
+    config.check().unwrap();
+    let ((web, pages), (watched, admin)) = (listen(0).await, listen(0).await);
+    let shutdown = Shutdown::new(GRACE);
+    let listeners = Listeners {
+        web,
+        admin: watched,
+    };
+    let task = task::spawn("gateway", serve(config, listeners, shutdown.clone()));
+    let served = Served {
+        inner: pages,
+        admin,
+        shutdown,
+        task,
+    };
+    (served, pages)
 }
 
 /// The key that signs tokens; its public part is a file.
@@ -149,7 +182,7 @@ pub(crate) async fn as_user(users: SocketAddr, token: &str) -> Chat {
 }
 
 /// Until the program says so of itself. `text`: what the answer must hold.
-async fn until_ready(admin: SocketAddr, code: u16, text: &str) {
+pub(crate) async fn until_ready(admin: SocketAddr, code: u16, text: &str) {
     let waiting = async {
         loop {
             let answer = get(admin, "/readyz").await;
@@ -170,7 +203,7 @@ async fn users_talk_over_three_programs_and_go_on_when_history_is_back() {
     let directory = presence(dir.path()).await;
     let port = keeper.inner.port();
     let at = |served: &Served| format!("http://{}", served.inner);
-    let (node, users) = chat(dir.path(), &at(&keeper), &at(&directory)).await;
+    let (node, users) = chat(dir.path(), &at(&keeper), &at(&directory), &[]).await;
     for served in [&keeper, &directory, &node] {
         until_ready(served.admin, 200, "").await;
     }
@@ -241,7 +274,7 @@ async fn no_token_opens_a_program_that_only_services_call() {
 async fn a_node_that_finds_no_history_waits_and_can_be_ended() {
     let dir = tempfile::tempdir().unwrap();
     make_key(dir.path());
-    let (node, _) = chat(dir.path(), "http://127.0.0.1:1", "http://127.0.0.1:1").await;
+    let (node, _) = chat(dir.path(), "http://127.0.0.1:1", "http://127.0.0.1:1", &[]).await;
     until_ready(node.admin, 503, "serving").await;
     until_ready(node.admin, 503, "127.0.0.1:1").await;
     assert!(!node.task.is_finished());

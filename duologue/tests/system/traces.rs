@@ -29,9 +29,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use super::programs::{as_user, make_key, token};
-use crate::support::Session;
 use crate::support::calls::text;
 use crate::support::frames::{hello, send};
+use crate::support::page::Page;
+use crate::support::{Session, soon};
+use tokio::net::TcpStream;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -134,6 +136,8 @@ fn taken(listener: TcpListener) -> tokio::net::TcpListener {
 struct Programs {
     /// Where users reach each chat node.
     users: [SocketAddr; 2],
+    /// Where browsers reach the gateway, which stands before the first of them.
+    web: SocketAddr,
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
 }
@@ -190,7 +194,19 @@ impl Programs {
                 serve(config, listeners, shutdown)
             }));
         }
+        let (listener, web) = bind();
+        threads.push({
+            use duologue_gateway::serve::{Listeners, ServeConfig, serve};
+            let chat = format!("--chat=http://{}", users[0]);
+            let config = ServeConfig::parse_from(["gateway", &chat]);
+            let shutdown = shutdown.clone();
+            program("gateway", collector.listen("gateway").await, || {
+                let (web, admin) = (taken(listener), taken(bind().0));
+                serve(config, Listeners { web, admin }, shutdown)
+            })
+        });
         Self {
+            web,
             users: users.try_into().unwrap(),
             shutdown,
             threads,
@@ -255,11 +271,6 @@ async fn one_send_is_one_trace_through_every_program() {
     }
     // A call goes on with its caller's trace; of a stream each run is a trace of its
     // own, and names the session.
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(String::new(), |it, b| format!("{it}{b:02x}"))
-    };
     let (by_call, by_stream): (Vec<_>, Vec<_>) =
         sends.iter().partition(|send| hex(&send.trace_id) == TRACE);
     assert_eq!((by_call.len(), by_stream.len()), (1, 1));
@@ -270,4 +281,54 @@ async fn one_send_is_one_trace_through_every_program() {
     assert!(sessions.iter().any(|it| it.span_id == link.span_id));
     let all = format!("{:?}", collector.0.lock().unwrap());
     assert!(!all.contains("by the stream") && !all.contains("by a call"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::new(), |it, b| format!("{it}{b:02x}"))
+}
+
+#[tokio::test]
+async fn a_send_of_a_page_is_one_trace_with_its_gateway() {
+    /// Kinds of spans.
+    const SERVER: i32 = 2;
+    const CLIENT: i32 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let key = make_key(dir.path());
+    let collector = Collector::default();
+    let programs = Programs::start(dir.path(), &collector).await;
+    // The gateway listens from the start, and chat may not.
+    drop(as_user(programs.users[0], &token(&key, "bob")).await);
+    let request = SendMessageRequest {
+        peer: "bob".to_owned(),
+        message_id: Some("m1".to_owned()),
+        after_seq: None,
+        body: Some(text("by a page")),
+    };
+    let traceparent = format!("00-{TRACE}-{PARENT}-01");
+    let more = [("traceparent", &*traceparent)];
+    let (web, alice) = (programs.web, token(&key, "alice"));
+    let stream = soon(TcpStream::connect(web)).await.unwrap();
+    let mut page = Page::call_on(stream, web, "SendMessage", &alice, &request, &more).await;
+    let (code, trailers) = page.status().await;
+    assert_eq!(code, 0, "{trailers}");
+    drop(page);
+    programs.end().await;
+
+    let name = "duologue.chat.v1.ChatService/SendMessage";
+    let of_kind = |program: &str, kind: i32| {
+        let mut spans = collector.named(program, name);
+        spans.retain(|span| span.kind == kind && hex(&span.trace_id) == TRACE);
+        assert_eq!(spans.len(), 1, "{program}: {spans:?}");
+        spans.remove(0)
+    };
+    let came = of_kind("gateway", SERVER);
+    assert_eq!(hex(&came.parent_span_id), PARENT);
+    let went = of_kind("gateway", CLIENT);
+    assert_eq!(went.parent_span_id, came.span_id);
+    let arrived = of_kind("chat-1", SERVER);
+    assert_eq!(arrived.parent_span_id, went.span_id);
+    let all = format!("{:?}", collector.0.lock().unwrap());
+    assert!(!all.contains("by a page") && !all.contains(&alice));
 }

@@ -72,6 +72,7 @@ impl System {
             upstream,
             sockets: sockets.unwrap(),
             origins: Origins::own(addr, false),
+            proxies: duologue_runtime::listener::Proxies::default(),
             requests_per_address: RateLimit {
                 per_second: 10_000,
                 burst: 10_000,

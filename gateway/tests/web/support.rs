@@ -101,6 +101,7 @@ impl Web {
             } else {
                 Origins::of([ORIGIN.parse().unwrap()])
             },
+            proxies: duologue_runtime::listener::Proxies::default(),
             requests_per_address: setup.requests.unwrap_or(usual),
             dev_tokens: (!setup.no_dev_key).then_some(dev_tokens),
         });

@@ -7,10 +7,11 @@
 
 mod mutual_tls;
 mod secret;
+mod server_tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -85,6 +86,8 @@ enum Kind {
     Open,
     Tls(MutualTls),
     Secret(Arc<SharedSecret>),
+    /// To call the door of users, with what the users themselves show.
+    OfUsers(Option<Arc<ClientConfig>>),
 }
 
 impl Credentials {
@@ -107,6 +110,21 @@ impl Credentials {
         Self(Kind::Open)
     }
 
+    /// For calls on behalf of users who show their own tokens: nothing is added. With
+    /// the authorities in a file, the other side must show a certificate of theirs.
+    pub fn of_users(ca: Option<&Path>) -> Result<Self, InnerError> {
+        let tls = ca.map(server_tls::load).transpose()?;
+        Ok(Self(Kind::OfUsers(tls)))
+    }
+
+    /// The flag by which the side that calls gets its TLS.
+    pub(crate) fn tls_flag(&self) -> &'static str {
+        match &self.0 {
+            Kind::OfUsers(_) => "--chat-tls-ca",
+            Kind::Open | Kind::Tls(_) | Kind::Secret(_) => "--internal-tls-cert",
+        }
+    }
+
     /// Whether this may be listened on.
     pub fn check_exposure(&self, addr: SocketAddr) -> Result<(), InnerError> {
         let is_open = matches!(self.0, Kind::Open);
@@ -120,7 +138,7 @@ impl Credentials {
     pub fn tls(&self) -> Result<Option<Tls>, InnerError> {
         match &self.0 {
             Kind::Tls(tls) => Ok(Some(tls.server()?)),
-            Kind::Open | Kind::Secret(_) => Ok(None),
+            Kind::Open | Kind::Secret(_) | Kind::OfUsers(_) => Ok(None),
         }
     }
 
@@ -129,7 +147,7 @@ impl Credentials {
         let kind = self.0.clone();
         async move {
             match kind {
-                Kind::Open => std::future::pending().await,
+                Kind::Open | Kind::OfUsers(_) => std::future::pending().await,
                 Kind::Tls(tls) => {
                     files::keep_fresh("internal tls certificate", move || tls.reload()).await;
                 }
@@ -148,6 +166,7 @@ impl Credentials {
                 Ok(given) if secret.is_one(given) => Ok(()),
                 Ok(_) | Err(_) => Err(refusal("the secret of the services is needed")),
             },
+            Kind::OfUsers(_) => Err(refusal("nobody is let in by these")),
             // Who shows a token takes this for another door.
             Kind::Open | Kind::Tls(_) if headers.contains_key(AUTHORIZATION) => {
                 Err(refusal("no token is taken"))
@@ -167,6 +186,7 @@ impl Credentials {
     pub(crate) fn client_tls(&self) -> Result<Option<Arc<ClientConfig>>, InnerError> {
         match &self.0 {
             Kind::Tls(tls) => Ok(Some(tls.client()?)),
+            Kind::OfUsers(tls) => Ok(tls.clone()),
             Kind::Open | Kind::Secret(_) => Ok(None),
         }
     }

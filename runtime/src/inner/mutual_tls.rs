@@ -6,7 +6,7 @@
 //! a service's name says more than a host's.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{Digest, SHA256, digest};
@@ -19,7 +19,6 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as provider, verify_tls12_signature,
     verify_tls13_signature,
 };
-use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{
@@ -33,6 +32,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::server_tls::{authorities, not_authorities};
 use crate::files::read_at_most;
 use crate::listener::tls::{Contents, Reload};
 use crate::listener::{MAX_TLS_FILE_BYTES, Tls, TlsError, TlsFiles};
@@ -304,7 +304,7 @@ impl MutualContents {
         files: &MutualTlsFiles,
         provider: &Arc<CryptoProvider>,
     ) -> Result<Certificates, TlsError> {
-        let roots = Arc::new(self.roots(&files.ca)?);
+        let roots = Arc::new(authorities(&self.ca, &files.ca)?);
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
                 .build()
@@ -314,24 +314,5 @@ impl MutualContents {
             roots,
             clients,
         })
-    }
-
-    fn roots(&self, file: &Path) -> Result<RootCertStore, TlsError> {
-        let certs: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&self.ca).collect();
-        let mut roots = RootCertStore::empty();
-        for cert in certs.map_err(|_| not_authorities(file))? {
-            roots.add(cert).map_err(|_| not_authorities(file))?;
-        }
-        if roots.is_empty() {
-            return Err(not_authorities(file));
-        }
-        Ok(roots)
-    }
-}
-
-fn not_authorities(file: &Path) -> TlsError {
-    TlsError::NotPem {
-        file: file.to_owned(),
-        wanted: "certificates of authorities",
     }
 }

@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Peer;
 use super::connection::{Channel, Connection};
+use super::proxies::Proxies;
 use super::tls::Tls;
 use crate::rate::{SlotGuard, Slots};
 
@@ -61,16 +62,24 @@ pub enum ConnectionEvent {
 pub struct Seats {
     all: Slots<()>,
     from_address: Slots<IpAddr>,
+    proxies: Proxies,
 }
 
 impl Seats {
-    /// So many at once in all, and from one address. Behind a proxy all have the
-    /// proxy's.
+    /// So many at once in all, and from one address.
     pub fn new(max_connections: usize, max_connections_per_address: usize) -> Self {
         Self {
             all: Slots::new(max_connections),
             from_address: Slots::new(max_connections_per_address),
+            proxies: Proxies::default(),
         }
+    }
+
+    /// Behind these all have the proxy's address: they count in all only.
+    #[must_use]
+    pub fn but_for(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
     }
 }
 
@@ -260,7 +269,8 @@ impl Entrance {
             let slot = seats.from_address.acquire(&origin);
             slot.ok_or(ConnectionEvent::TooManyFromAddress)
         };
-        Ok((of_all, peer.origin().map(from_address).transpose()?))
+        let origin = peer.origin().filter(|_| !seats.proxies.contains(peer));
+        Ok((of_all, origin.map(from_address).transpose()?))
     }
 }
 

@@ -10,6 +10,7 @@ mod connection;
 mod exposure;
 mod guard;
 pub(crate) mod preface;
+mod proxies;
 #[cfg(test)]
 pub(crate) mod test_tls;
 pub(crate) mod tls;
@@ -26,9 +27,11 @@ pub use guard::{
     Accepted, ConnectionEvent, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_CONNECTIONS_PER_ADDRESS, Guard,
     GuardConfig, Seats, TLS_HANDSHAKE_TIMEOUT, guard,
 };
+pub use proxies::{InvalidTrustedProxy, Proxies, TrustedProxy, forward_for};
 pub use tls::{MAX_TLS_FILE_BYTES, TLS_RELOAD_INTERVAL, Tls, TlsError, TlsFiles};
 
-/// Who is at the other end; among the extensions of every request.
+/// Who is at the other end, and for whom a trusted proxy asks; among the extensions of
+/// every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Peer {
     /// The address, unless the network is simulated.

@@ -14,7 +14,9 @@ use clap::Args;
 
 use crate::config::duration;
 use crate::inner::{Credentials, InnerConfig, InnerError, mutual_tls_files};
-use crate::listener::{ExposureError, Tls, TlsError, TlsFiles, check_exposure};
+use crate::listener::{
+    ExposureError, Proxies, Seats, Tls, TlsError, TlsFiles, TrustedProxy, check_exposure,
+};
 use crate::rate::RateLimit;
 use crate::telemetry::LogFormat;
 
@@ -62,6 +64,84 @@ pub struct ProcessArgs {
     pub check_config: bool,
 }
 
+/// How users come in, natives and browsers alike.
+#[derive(Args, Debug, Clone)]
+pub struct DoorArgs {
+    /// The certificate chain that is shown to users, as PEM; read again when it changes
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DUOLOGUE_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, as PEM
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DUOLOGUE_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Listen beyond loopback without TLS, because a proxy in front does TLS
+    #[arg(long, env = "DUOLOGUE_PLAINTEXT_BEHIND_PROXY")]
+    pub plaintext_behind_proxy: bool,
+    /// Open connections from one address
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "DUOLOGUE_CONNECTIONS_PER_ADDRESS",
+        default_value_t = 1_000
+    )]
+    pub connections_per_address: usize,
+    /// A proxy in front, as an address or a network such as 10.0.0.0/24: it is believed for whom
+    /// it asks (x-forwarded-for), and its connections do not count by address; repeatable.
+    /// Without any, nobody is
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "DUOLOGUE_TRUSTED_PROXY",
+        value_delimiter = ','
+    )]
+    pub trusted_proxy: Vec<TrustedProxy>,
+}
+
+impl DoorArgs {
+    /// Whether this may be listened on. `dev_key`: the development key is accepted.
+    pub fn check_exposure(&self, addr: SocketAddr, dev_key: bool) -> Result<(), ExposureError> {
+        check_exposure(addr, self.has_tls(), self.plaintext_behind_proxy, dev_key)
+    }
+
+    /// Whether users come in by TLS.
+    pub fn has_tls(&self) -> bool {
+        self.tls_cert.is_some()
+    }
+
+    /// Reads the certificate, if one is configured.
+    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
+        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        let tls = files.map(|(cert, key)| Tls::load(TlsFiles { cert, key }));
+        tls.transpose()
+    }
+
+    /// Who is believed for whom it asks.
+    pub fn proxies(&self) -> Proxies {
+        Proxies::of(&self.trusted_proxy)
+    }
+
+    /// The places for connections, of which there are so many in all.
+    pub fn seats(&self, connections: usize) -> Seats {
+        Seats::new(connections, self.connections_per_address).but_for(self.proxies())
+    }
+
+    /// Says loudly what an operator may not have meant.
+    pub fn warn(&self) {
+        if self.plaintext_behind_proxy && !self.has_tls() {
+            tracing::warn!("no tls: tokens and messages are in the clear up to the proxy");
+        }
+    }
+}
+
 /// The listener for users, and who they are.
 #[derive(Args, Debug, Clone)]
 pub struct PublicArgs {
@@ -98,39 +178,15 @@ pub struct PublicArgs {
         value_delimiter = ','
     )]
     pub jwt_audience: Vec<String>,
-    /// The certificate chain for gRPC, as PEM; read again when it changes
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "DUOLOGUE_TLS_CERT",
-        requires = "tls_key"
-    )]
-    pub tls_cert: Option<PathBuf>,
-    /// The private key of the certificate, as PEM
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "DUOLOGUE_TLS_KEY",
-        requires = "tls_cert"
-    )]
-    pub tls_key: Option<PathBuf>,
-    /// Listen beyond loopback without TLS, because a proxy in front does TLS
-    #[arg(long, env = "DUOLOGUE_PLAINTEXT_BEHIND_PROXY")]
-    pub plaintext_behind_proxy: bool,
+    /// How users come in.
+    #[command(flatten)]
+    pub door: DoorArgs,
     /// Do not describe the contract to tools such as grpcurl
     #[arg(long, env = "DUOLOGUE_NO_REFLECTION")]
     pub no_reflection: bool,
     /// Calls that one user may make: per second, and at once
     #[arg(long, value_name = "RATE/BURST", env = "DUOLOGUE_CALLS", default_value = "100/500", value_parser = rate)]
     pub calls: RateLimit,
-    /// Open connections from one address
-    #[arg(
-        long,
-        value_name = "COUNT",
-        env = "DUOLOGUE_CONNECTIONS_PER_ADDRESS",
-        default_value_t = 1_000
-    )]
-    pub connections_per_address: usize,
 }
 
 impl PublicArgs {
@@ -141,19 +197,8 @@ impl PublicArgs {
 
     /// Whether this may be listened on.
     pub fn check_exposure(&self) -> Result<(), ExposureError> {
-        check_exposure(
-            self.grpc_listen,
-            self.tls_cert.is_some(),
-            self.plaintext_behind_proxy,
-            self.uses_dev_key(),
-        )
-    }
-
-    /// Reads the certificate, if one is configured.
-    pub fn tls(&self) -> Result<Option<Tls>, TlsError> {
-        let files = self.tls_cert.clone().zip(self.tls_key.clone());
-        let tls = files.map(|(cert, key)| Tls::load(TlsFiles { cert, key }));
-        tls.transpose()
+        self.door
+            .check_exposure(self.grpc_listen, self.uses_dev_key())
     }
 
     /// Says loudly what an operator may not have meant.
@@ -161,9 +206,7 @@ impl PublicArgs {
         if self.uses_dev_key() {
             tracing::warn!("the development key is in use: whoever reads it can be any user");
         }
-        if self.plaintext_behind_proxy && self.tls_cert.is_none() {
-            tracing::warn!("no tls: tokens and messages are in the clear up to the proxy");
-        }
+        self.door.warn();
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-pub use args::{InnerArgs, ProcessArgs, PublicArgs, rate};
+pub use args::{DoorArgs, InnerArgs, ProcessArgs, PublicArgs, rate};
 
 use crate::admin::{Admin, Readiness, ReadinessHandle};
 use crate::clock::{Clock as _, SystemClock};

@@ -19,6 +19,7 @@ use tower::{Layer, Service};
 use super::methods::Methods;
 use crate::auth::{AuthError, Identity, Verifier, bearer};
 use crate::inner::Credentials;
+use crate::listener::{Peer, Proxies};
 use crate::rate::RateLimiter;
 use crate::refusal::{Reason, Refusal};
 
@@ -57,6 +58,20 @@ pub(super) trait Check: Clone {
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Refusal>;
 }
 
+/// Notes for whom a trusted proxy calls.
+#[derive(Clone)]
+pub(super) struct ClientCheck(pub(super) Proxies);
+
+impl Check for ClientCheck {
+    fn check<B>(&self, request: &mut Request<B>) -> Result<(), Refusal> {
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            let client = self.0.client(*peer, request.headers());
+            request.extensions_mut().insert(client);
+        }
+        Ok(())
+    }
+}
+
 /// Who may call a server.
 #[derive(Clone)]
 pub(super) enum Callers {
@@ -65,6 +80,8 @@ pub(super) enum Callers {
     /// Services, by their credentials. No method is public to them: a caller that
     /// asks for health learns whether it would be let in.
     Services(Credentials),
+    /// Whoever is let in further on, where all calls are sent.
+    Passed,
 }
 
 /// Lets only calls of those who may call through.
@@ -79,6 +96,7 @@ impl Check for CallerCheck {
         let authenticate = match &self.callers {
             Callers::Services(credentials) => return credentials.admit(request.headers()),
             Callers::Users(authenticate) => authenticate,
+            Callers::Passed => return Ok(()),
         };
         if self.methods.at(request.uri().path()).is_public() {
             return Ok(());

@@ -3,8 +3,8 @@
 //! The deadline bounds the whole call: reading the request, the handler, and
 //! writing the response. A unary call has one by default, and `grpc-timeout` can
 //! only shorten it; a stream has the one it asks for, if any. Public streams
-//! (health, reflection) also end when the server drains: nobody else ends them,
-//! and they would hold it up.
+//! (health, reflection), and those that a gateway passes on, also end when the server
+//! drains: nobody else ends them, and they would hold it up.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -30,6 +30,9 @@ pub const DEFAULT_UNARY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `grpc-timeout` longer than this is the same as none: timers go no further.
 pub const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
+
+/// When a caller may come again whom a gateway sends away that ends.
+const PASSED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 
@@ -67,6 +70,8 @@ pub(super) struct DeadlineLayer {
     pub(super) methods: Arc<Methods>,
     pub(super) unary: Duration,
     pub(super) shutdown: Shutdown,
+    /// What is called does not go away together with this server.
+    pub(super) passes: bool,
 }
 
 impl<S> Layer<S> for DeadlineLayer {
@@ -92,10 +97,27 @@ impl DeadlineLayer {
         ))
     }
 
+    /// Whether nobody else ends such a call when the server drains. A stream of two
+    /// directions ends when its caller is told to end it.
+    fn ends_with_server(&self, method: &Method) -> bool {
+        method.is_public() && method.is_streaming()
+            || self.passes && method.server_streaming && !method.client_streaming
+    }
+
+    /// When a caller may come again.
+    fn comes_back(&self) -> Duration {
+        if self.passes {
+            // To another one, at once.
+            return PASSED_RETRY_AFTER;
+        }
+        self.shutdown.grace()
+    }
+
     /// What ends a call early, if anything does.
     fn cut(&self, method: &Method, deadline: Option<(Instant, Duration)>) -> Option<Cut> {
-        let draining = (method.is_public() && method.is_streaming())
-            .then(|| Box::pin(drained(self.shutdown.clone())) as Cut);
+        let draining = self
+            .ends_with_server(method)
+            .then(|| Box::pin(drained(self.shutdown.clone(), self.comes_back())) as Cut);
         let deadline = deadline.map(|(at, after)| Box::pin(exceeded(at, after)) as Cut);
         match (deadline, draining) {
             (Some(deadline), Some(draining)) => Some(Box::pin(async move {
@@ -208,13 +230,13 @@ async fn exceeded(at: Instant, after: Duration) -> Refusal {
     )
 }
 
-async fn drained(shutdown: Shutdown) -> Refusal {
+async fn drained(shutdown: Shutdown, comes_back: Duration) -> Refusal {
     shutdown.draining().await;
     Refusal::new(
         Reason::ShuttingDown,
         "the server is shutting down: call another one, or wait until it is back",
     )
-    .retry_after(shutdown.grace())
+    .retry_after(comes_back)
 }
 
 pub(crate) fn asked_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Refusal> {
@@ -284,6 +306,7 @@ mod tests {
             methods: Arc::new(Methods::standard().unwrap()),
             unary: Duration::from_secs(30),
             shutdown: Shutdown::new(Duration::ZERO),
+            passes: false,
         };
         let never = |_| std::future::pending::<Result<Response<Body>, Infallible>>();
         let request = Request::post(path).header(TIMEOUT_HEADER, timeout);
@@ -331,6 +354,7 @@ mod tests {
             methods: Arc::new(Methods::standard().unwrap()),
             unary: Duration::from_secs(30),
             shutdown: Shutdown::new(Duration::ZERO),
+            passes: false,
         };
         let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
         let inside = Arc::clone(&seen);

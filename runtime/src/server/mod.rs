@@ -17,10 +17,13 @@ mod reflection;
 mod spans;
 mod stack;
 
+use std::io;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
@@ -30,6 +33,7 @@ use crate::inner::{
     INNER_CONNECTION_WINDOW_BYTES, INNER_MAX_STREAMS_PER_CONNECTION, INNER_STREAM_WINDOW_BYTES,
 };
 
+use crate::listener::Peer;
 pub use access::{AdmitCall, Authenticate, admit_by_rate, authenticate_by_token};
 pub use connection::Connection;
 pub use connection_metrics::count_connections;
@@ -47,6 +51,18 @@ pub const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes that one connection may have in flight towards the server.
 pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Calls at the same time on one connection of a trusted proxy: as many as there are
+/// users behind it.
+pub const PROXY_MAX_STREAMS_PER_CONNECTION: u32 = 16_384;
+/// Bytes that one connection of a trusted proxy may have in flight, in either direction:
+/// so many that a user who does not read stops nobody else.
+pub const PROXY_CONNECTION_WINDOW_BYTES: u32 =
+    PROXY_MAX_STREAMS_PER_CONNECTION * STREAM_WINDOW_BYTES;
+/// Calls on a connection of a trusted proxy that may be given up before they are looked
+/// at: a proxy gives up those of all users who leave at once.
+pub const PROXY_MAX_PENDING_RESETS: usize = 1_024;
+/// Connections of trusted proxies that may wait to be served.
+pub const MAX_WAITING_PROXIES: usize = 64;
 /// A connection that is silent for this long is asked whether it lives.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection that does not answer for this long is closed.
@@ -72,6 +88,31 @@ where
         .await
 }
 
+/// Serves calls as [`serve`] does; connections of the proxies that the stack believes
+/// get the limits of one who calls for many.
+pub async fn serve_behind<I, IO>(stack: Stack, routes: Routes, incoming: I) -> Result<(), Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
+{
+    let (hand, handed) = mpsc::channel(MAX_WAITING_PROXIES);
+    let proxies = stack.proxies().clone();
+    let direct = incoming.filter_map(move |connection| match connection {
+        Ok(io) if proxies.contains(io.connect_info()) => {
+            // One that does not fit is closed, and comes again.
+            if hand.try_send(Ok(io)).is_err() {
+                tracing::warn!("a connection of a proxy was closed: too many wait");
+            }
+            None
+        }
+        other => Some(other),
+    });
+    let handed = ReceiverStream::<io::Result<IO>>::new(handed);
+    let through = serve(stack.for_proxies(), routes.clone(), handed);
+    tokio::try_join!(serve(stack, routes, direct), through)?;
+    Ok(())
+}
+
 /// Which listener of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -79,6 +120,8 @@ pub enum Door {
     Public,
     /// The one for browsers, which is public too.
     Web,
+    /// The public one, for connections of trusted proxies.
+    Proxies,
     /// The one for other services.
     Inner,
 }
@@ -87,7 +130,7 @@ impl Door {
     /// Where the numbers of this door are registered.
     fn registry(self, registry: &mut Registry) -> &mut Registry {
         match self {
-            Self::Public => registry,
+            Self::Public | Self::Proxies => registry,
             Self::Web => registry.sub_registry_with_prefix("web"),
             Self::Inner => registry.sub_registry_with_prefix("inner"),
         }
@@ -102,13 +145,20 @@ fn limits(door: Door) -> Server {
             STREAM_WINDOW_BYTES,
             CONNECTION_WINDOW_BYTES,
         ),
+        Door::Proxies => (
+            PROXY_MAX_STREAMS_PER_CONNECTION,
+            STREAM_WINDOW_BYTES,
+            PROXY_CONNECTION_WINDOW_BYTES,
+        ),
         Door::Inner => (
             INNER_MAX_STREAMS_PER_CONNECTION,
             INNER_STREAM_WINDOW_BYTES,
             INNER_CONNECTION_WINDOW_BYTES,
         ),
     };
+    let resets = (door == Door::Proxies).then_some(PROXY_MAX_PENDING_RESETS);
     Server::builder()
+        .http2_max_pending_accept_reset_streams(resets)
         .max_concurrent_streams(streams)
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
         .initial_stream_window_size(stream_window)

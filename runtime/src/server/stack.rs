@@ -12,7 +12,7 @@ use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use super::Door;
 use super::access::{
-    AdmitCall, Authenticate, CallerCheck, Callers, CheckLayer, KnownCheck, RateCheck,
+    AdmitCall, Authenticate, CallerCheck, Callers, CheckLayer, ClientCheck, KnownCheck, RateCheck,
 };
 use super::call_metrics::CallMetrics;
 use super::deadline::DeadlineLayer;
@@ -21,6 +21,7 @@ use super::observe::ObserveLayer;
 use super::panics::CatchPanicLayer;
 use super::spans::Spans;
 use crate::inner::Credentials;
+use crate::listener::Proxies;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -37,6 +38,7 @@ pub struct Stack {
     unary_deadline: Duration,
     shutdown: Shutdown,
     door: Door,
+    proxies: Proxies,
 }
 
 impl Stack {
@@ -61,11 +63,18 @@ impl Stack {
         Self::of(methods, metrics, Callers::Services(credentials), shutdown)
     }
 
+    /// The stack of a gateway, which sends calls on as they are: who calls, and how
+    /// often, is decided there. Made once per process: it registers metrics.
+    pub fn passing(methods: Methods, metrics: &Metrics, shutdown: Shutdown) -> Self {
+        Self::of(methods, metrics, Callers::Passed, shutdown)
+    }
+
     fn of(methods: Methods, metrics: &Metrics, callers: Callers, shutdown: Shutdown) -> Self {
         let methods = Arc::new(methods);
         let door = match callers {
             Callers::Users(_) => Door::Public,
             Callers::Services(_) => Door::Inner,
+            Callers::Passed => Door::Web,
         };
         Self {
             metrics: CallMetrics::new(Arc::clone(&methods), metrics, door),
@@ -75,6 +84,7 @@ impl Stack {
             admit: Arc::new(|_| Ok(())),
             unary_deadline: super::DEFAULT_UNARY_DEADLINE,
             shutdown,
+            proxies: Proxies::default(),
         }
     }
 
@@ -90,6 +100,25 @@ impl Stack {
     pub fn unary_deadline(mut self, deadline: Duration) -> Self {
         self.unary_deadline = deadline;
         self
+    }
+
+    /// Believes these proxies for whom they call; without it, none is believed.
+    #[must_use]
+    pub fn behind(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// The same stack, for connections of proxies.
+    pub(super) fn for_proxies(&self) -> Self {
+        Self {
+            door: Door::Proxies,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
     }
 
     pub(super) fn door(&self) -> Door {
@@ -130,6 +159,8 @@ impl Stack {
             .layer(ObserveLayer(self.metrics.clone()))
             // Below the two that record: a panic is a result like any other.
             .layer(CatchPanicLayer)
+            // Before anything counts by address.
+            .layer(CheckLayer(ClientCheck(self.proxies.clone())))
             // Before anything that costs: nobody unknown gets further.
             .layer(CheckLayer(CallerCheck {
                 methods: Arc::clone(&self.methods),
@@ -144,6 +175,7 @@ impl Stack {
                 methods: Arc::clone(&self.methods),
                 unary: self.unary_deadline,
                 shutdown: self.shutdown.clone(),
+                passes: matches!(self.callers, Callers::Passed),
             })
             .service(routes)
     }

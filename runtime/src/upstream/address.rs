@@ -65,13 +65,32 @@ impl Addresses {
         endpoint(&format!("http://{text}")).map(|(_, address)| Self::one(address))
     }
 
-    /// Whether they fit what services show each other; the text says what does not.
-    pub(super) fn check(&self, tls: bool) -> Result<(), String> {
+    /// The name that all replicas have, if they were given by one.
+    pub(super) fn name(&self) -> Option<&str> {
+        match &self.place {
+            Place::Dns(name) => name.rsplit_once(':').map(|(host, _)| host),
+            Place::List(_) => None,
+        }
+    }
+
+    /// Whether all are on this machine, as far as can be told without looking.
+    pub fn are_loopback(&self) -> bool {
+        let is_loopback = |address: &Address| {
+            let addr: Result<SocketAddr, _> = address.as_str().parse();
+            addr.is_ok_and(|addr| addr.ip().to_canonical().is_loopback())
+        };
+        match &self.place {
+            Place::List(list) => list.iter().all(is_loopback),
+            Place::Dns(_) => false,
+        }
+    }
+
+    /// Whether they fit what is shown to them, which `flag` sets; the text says what
+    /// does not.
+    pub(super) fn check(&self, tls: bool, flag: &str) -> Result<(), String> {
         match self.tls {
-            Some(true) if !tls => Err("https:// needs --internal-tls-cert".to_owned()),
-            Some(false) if tls => {
-                Err("http:// does not go with --internal-tls-cert: write https://".to_owned())
-            }
+            Some(true) if !tls => Err(format!("https:// needs {flag}")),
+            Some(false) if tls => Err(format!("http:// does not go with {flag}: write https://")),
             Some(_) | None => Ok(()),
         }
     }
@@ -179,7 +198,12 @@ mod tests {
 
     #[test]
     fn the_scheme_must_fit_the_credentials() {
-        let check = |text: &str, tls| text.parse::<Addresses>().unwrap().check(tls).is_ok();
+        let check = |text: &str, tls| {
+            text.parse::<Addresses>()
+                .unwrap()
+                .check(tls, "--flag")
+                .is_ok()
+        };
         assert!(check("http://h:1", false) && check("https://h:1", true));
         assert!(!check("http://h:1", true) && !check("https://h:1", false));
         assert!(check("dns://h:1", true) && check("dns://h:1", false));

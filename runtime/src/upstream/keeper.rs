@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -13,7 +12,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::address::Address;
-use super::network::{Link, Network, open};
+use super::network::{Link, Network, Way, open};
 use super::view::{State, View};
 use super::{PROBE_INTERVAL, PROBE_TIMEOUT, RECONNECT_BASE, RECONNECT_MAX};
 use crate::backoff::full_jitter;
@@ -25,7 +24,7 @@ pub(super) struct Keepers {
     pub(super) name: &'static str,
     pub(super) network: Arc<dyn Network>,
     pub(super) credentials: Credentials,
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) way: Way,
     pub(super) random: Arc<dyn Random>,
     pub(super) view: watch::Sender<View>,
     /// A replica failed: perhaps it is elsewhere now.
@@ -66,7 +65,7 @@ pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
 }
 
 async fn connect(keepers: &Keepers, address: &Address) -> Result<Link, String> {
-    let link = open(&*keepers.network, keepers.tls.as_ref(), address).await?;
+    let link = open(&*keepers.network, &keepers.way, address).await?;
     probe(keepers, &link.channel).await?;
     Ok(link)
 }

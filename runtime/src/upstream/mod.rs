@@ -41,7 +41,8 @@ pub use address::{Address, Addresses, MAX_ENDPOINTS};
 use call::Call;
 use keeper::Keepers;
 pub use metrics::UpstreamMetrics;
-pub use network::{Io, Network, Tcp};
+use network::Way;
+pub use network::{Io, Network, Tcp, Windows};
 use retry::RetryBudget;
 pub use retry::{MAX_TRIES, RETRY_MAX, RETRY_PERCENT, RETRY_RESERVE_PER_SECOND};
 use view::{By, Choice, View};
@@ -78,15 +79,18 @@ pub struct UpstreamConfig {
     pub addresses: Addresses,
     /// How long a unary call may take, retries included.
     pub deadline: Duration,
+    /// What may be in flight towards us.
+    pub windows: Windows,
 }
 
 impl UpstreamConfig {
-    /// With the usual deadline.
+    /// With the usual deadline and windows.
     pub fn new(name: &'static str, addresses: Addresses) -> Self {
         Self {
             name,
             addresses,
             deadline: DEFAULT_DEADLINE,
+            windows: Windows::default(),
         }
     }
 }
@@ -163,16 +167,17 @@ impl Upstream {
             name,
             addresses,
             deadline,
+            windows,
         } = config;
         addresses
-            .check(tls.is_some())
+            .check(tls.is_some(), parts.credentials.tls_flag())
             .map_err(|error| UpstreamError::Addresses(name, error))?;
         let (sender, view) = watch::channel(View::of(&addresses));
         let keepers = Arc::new(Keepers {
             name,
             network: parts.network,
             credentials: parts.credentials.clone(),
-            tls,
+            way: Way::of(&addresses, tls, windows),
             random: Arc::clone(&parts.random),
             view: sender,
             failed: Notify::new(),

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 
-use super::address::Address;
+use super::address::{Address, Addresses};
 use super::{CONNECT_TIMEOUT, UPSTREAM_KEEPALIVE_INTERVAL, UPSTREAM_KEEPALIVE_TIMEOUT};
 use crate::inner::{INNER_CONNECTION_WINDOW_BYTES, INNER_STREAM_WINDOW_BYTES};
 use crate::server::MAX_HEADER_LIST_BYTES;
@@ -54,6 +54,48 @@ impl Network for Tcp {
     }
 }
 
+/// Bytes that may be in flight towards us: of one stream, and of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// Of one stream.
+    pub stream: u32,
+    /// Of all streams of a connection together.
+    pub connection: u32,
+}
+
+impl Default for Windows {
+    /// Those between services.
+    fn default() -> Self {
+        Self {
+            stream: INNER_STREAM_WINDOW_BYTES,
+            connection: INNER_CONNECTION_WINDOW_BYTES,
+        }
+    }
+}
+
+/// How connections are made.
+pub(super) struct Way {
+    tls: Option<Arc<ClientConfig>>,
+    /// The name that the other side must have, if it is not what is dialled.
+    name: Option<String>,
+    windows: Windows,
+}
+
+impl Way {
+    /// Replicas of a name are dialled by their addresses, which no certificate has.
+    pub(super) fn of(
+        addresses: &Addresses,
+        tls: Option<Arc<ClientConfig>>,
+        windows: Windows,
+    ) -> Self {
+        Self {
+            tls,
+            name: addresses.name().map(str::to_owned),
+            windows,
+        }
+    }
+}
+
 /// A connection that is there, until `gone`.
 pub(super) struct Link {
     pub(super) channel: Channel,
@@ -64,14 +106,14 @@ pub(super) struct Link {
 /// Opens a connection; the text says why it cannot be.
 pub(super) async fn open(
     network: &dyn Network,
-    tls: Option<&Arc<ClientConfig>>,
+    way: &Way,
     address: &Address,
 ) -> Result<Link, String> {
     let opened = tokio::time::timeout(CONNECT_TIMEOUT, async {
         let io = network.connect(address).await?;
-        let io = match tls {
+        let io = match &way.tls {
             None => io,
-            Some(config) => secure(config, address, io).await?,
+            Some(config) => secure(config, way.name.as_deref(), address, io).await?,
         };
         Ok::<_, io::Error>(io)
     });
@@ -97,7 +139,7 @@ pub(super) async fn open(
             io.map(TokioIo::new).ok_or_else(gone)
         }
     });
-    let endpoint = endpoint(address).map_err(|error| error.to_string())?;
+    let endpoint = endpoint(address, way.windows).map_err(|error| error.to_string())?;
     let channel = endpoint.connect_with_connector(connector).await;
     let channel = channel.map_err(|error| error.to_string())?;
     Ok(Link { channel, gone })
@@ -105,17 +147,22 @@ pub(super) async fn open(
 
 async fn secure(
     config: &Arc<ClientConfig>,
+    name: Option<&str>,
     address: &Address,
     io: Box<dyn Io>,
 ) -> io::Result<Box<dyn Io>> {
     let host = address.as_str().rsplit_once(':').map(|(host, _)| host);
-    let host = host.unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let host = name
+        .or(host)
+        .unwrap_or_default()
+        .trim_matches(['[', ']'])
+        .to_owned();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
     let connector = TlsConnector::from(Arc::clone(config));
     Ok(Box::new(connector.connect(name, io).await?))
 }
 
-fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
+fn endpoint(address: &Address, windows: Windows) -> Result<Endpoint, tonic::transport::Error> {
     // TLS is done below, with certificates that may change.
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .http2_keep_alive_interval(UPSTREAM_KEEPALIVE_INTERVAL)
@@ -123,8 +170,8 @@ fn endpoint(address: &Address) -> Result<Endpoint, tonic::transport::Error> {
         .keep_alive_while_idle(true)
         .http2_adaptive_window(false)
         .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
-        .initial_stream_window_size(INNER_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(INNER_CONNECTION_WINDOW_BYTES))
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection))
 }
 
 /// Tells when it is dropped, which HTTP/2 does when the connection has ended.

@@ -128,7 +128,7 @@ impl ServeConfig {
             );
         }
         self.public.check_exposure()?;
-        self.public.tls()?;
+        self.public.door.tls()?;
         load_keys(&self.public.jwt_public_key)?;
         self.inner.credentials()?;
         self.check_advertised()

@@ -9,7 +9,7 @@ use duologue_runtime::admin::ReadinessHandle;
 use duologue_runtime::auth::{TokenRules, Verifier, load_keys};
 use duologue_runtime::clock::{Random, SystemClock, SystemRandom};
 use duologue_runtime::inner::Credentials;
-use duologue_runtime::listener::{self, Seats};
+use duologue_runtime::listener;
 use duologue_runtime::metrics::BuildInfo;
 use duologue_runtime::process::{InnerDoor, Process, ProcessError, bind, print_ready};
 use duologue_runtime::rate::RateLimiter;
@@ -325,6 +325,7 @@ fn public(
         server::authenticate_by_token(verifier),
         process.shutdown.clone(),
     )
+    .behind(public.door.proxies())
     .admit(server::admit_by_rate(RateLimiter::<UserId>::new(
         public.calls,
     )))
@@ -333,15 +334,15 @@ fn public(
     if !public.no_reflection {
         routes = server::add_reflection(routes)?;
     }
-    let tls = public.tls()?;
+    let tls = public.door.tls()?;
     let fresh = tls
         .as_ref()
         .map(|tls| task::spawn("tls reload", tls.keep_fresh()));
-    let seats = Seats::new(config.process.connections, public.connections_per_address);
+    let seats = public.door.seats(config.process.connections);
     let guard = process.guard(seats, Door::Public, tls);
     let incoming = listener::guard(listener::accepted(listener), guard);
     Ok(async move {
-        let served = server::serve(stack, routes, incoming).await;
+        let served = server::serve_behind(stack, routes, incoming).await;
         if let Some(fresh) = fresh {
             fresh.abort();
         }

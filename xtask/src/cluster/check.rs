@@ -1,5 +1,5 @@
 //! Tries a cluster as its users see it: what one says on one node stands on the other,
-//! also while a node is dead and after it is back.
+//! and what one says at a page, also while a node is dead and after it is back.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,8 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
+use super::browser::Page;
 use super::plan::Plan;
-use super::{Cluster, PROFILE};
+use super::{Cluster, GATEWAY, KEYS, PROFILE};
 use crate::signal;
 
 /// How long anything may take that a user waits for, the death of a node included.
@@ -23,10 +24,11 @@ const NODES: [&str; 2] = ["chat-1", "chat-2"];
 /// Runs one with data of its own and free ports; says what it saw.
 pub(super) async fn run(root: &Path, programs: &Path) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
-    let plan = Plan::of(root, PROFILE, folder.path(), false)?;
+    let mut plan = Plan::of(root, PROFILE, folder.path(), false)?;
+    plan.sign_in_by_name(&folder.path().join(KEYS));
     let mut cluster = Cluster::default();
     let program = programs.join("duologue");
-    let keys = folder.path().join("keys");
+    let keys = folder.path().join(KEYS);
     let users = Users {
         program: &program,
         keys: &keys,
@@ -47,6 +49,9 @@ async fn talk(cluster: &mut Cluster, plan: &Plan, users: &Users<'_>) -> Result<(
         .send(("alice", "bob"), "from one node to the other", first)
         .await?;
     bob.hears("from one node to the other").await?;
+    let page = Page::sign_in(plan.listens(GATEWAY, "web")?, "carol").await?;
+    page.send("bob", "from a page to a node").await?;
+    bob.hears("from a page to a node").await?;
 
     let killed = cluster.server(NODES[0])?;
     signal::send("KILL", killed.process()).await?;
@@ -54,6 +59,8 @@ async fn talk(cluster: &mut Cluster, plan: &Plan, users: &Users<'_>) -> Result<(
         .send(("alice", "bob"), "while a node is dead", second)
         .await?;
     bob.hears("while a node is dead").await?;
+    page.send("bob", "from a page while a node is dead").await?;
+    bob.hears("from a page while a node is dead").await?;
 
     killed.started_again().await?;
     killed.healthy().await?;
@@ -65,7 +72,10 @@ async fn talk(cluster: &mut Cluster, plan: &Plan, users: &Users<'_>) -> Result<(
         .send(("bob", "alice"), "after it is back", second)
         .await?;
     alice.hears("after it is back").await?;
-    crate::say("cluster: two users on two nodes talk; one node was killed, nothing is missing");
+    crate::say(
+        "cluster: two users on two nodes and one at a page talk; one node was killed, nothing is \
+         missing",
+    );
     Ok(())
 }
 

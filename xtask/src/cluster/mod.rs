@@ -3,13 +3,15 @@
 //! is shipped is what was tried.
 //!
 //! `compose` reads the file, `plan` makes containers into processes, `process` keeps one,
-//! `check` tries the whole.
+//! `check` tries the whole, with `browser` as one of its users.
 
+mod browser;
 mod check;
 mod compose;
 pub(crate) mod plan;
 pub(crate) mod process;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -25,13 +27,17 @@ use crate::e2e;
 pub(crate) const PROFILE: &str = "split";
 /// Where logs and volumes are.
 const FOLDER: &str = "target/cluster";
+/// The volume with the key that signs users' tokens.
+const KEYS: &str = "keys";
+/// The gateway that users are told of.
+const GATEWAY: &str = "gateway-1";
 
 /// What to do with a cluster.
 #[derive(Subcommand)]
 pub(crate) enum Task {
     /// Run it until Ctrl-C; logs and data are in target/cluster, and are kept.
     Up(Options),
-    /// Run it, let users of two nodes talk, kill a node and go on, and end it.
+    /// Run it, let users of two nodes and of a page talk, kill a node and go on, and end it.
     Check,
 }
 
@@ -61,11 +67,12 @@ pub(crate) fn run(root: &Path, task: &Task) -> Result<()> {
 /// Runs it until a signal.
 async fn up(root: &Path, programs: &Path, folder: &Path, published: bool) -> Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
-    let plan = Plan::of(root, PROFILE, folder, published)?;
+    let mut plan = Plan::of(root, PROFILE, folder, published)?;
+    plan.sign_in_by_name(&folder.join(KEYS));
     let mut cluster = Cluster::default();
     let runs = async {
         cluster.start(root, programs, folder, &plan).await?;
-        cluster.keep(folder).await
+        cluster.keep(folder, plan.listens(GATEWAY, "web")?).await
     };
     let ended = tokio::select! {
         ended = runs => ended,
@@ -132,12 +139,13 @@ impl Cluster {
     }
 
     /// Waits until the one thing ends that is not started again.
-    async fn keep(&mut self, folder: &Path) -> Result<()> {
+    async fn keep(&mut self, folder: &Path, web: SocketAddr) -> Result<()> {
         crate::say(&format!(
-            "\nReady. Logs and data: {}. Tokens: duologue token NAME --data {}\n\
+            "\nReady: http://{web} in two browser windows. Logs and data: {}.\n\
+             Tokens: duologue token NAME --data {}\n\
              Ctrl-C ends it.",
             folder.display(),
-            folder.join("keys").display()
+            folder.join(KEYS).display()
         ));
         let dynamodb = self.dynamodb.as_mut();
         dynamodb.context("the file has no DynamoDB")?.ended().await

@@ -1,5 +1,6 @@
 //! From containers to processes of this machine: each port that a service listens on
-//! becomes a loopback address, each volume a folder, each name of a service the address.
+//! becomes a loopback address, each volume a folder, each name of a service the address,
+//! each network this machine.
 //! What a command says beyond that is left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,18 @@ impl Plan {
             steps.push(Step { name, kind });
         }
         Ok(Self { steps, volumes })
+    }
+
+    /// Lets the page sign in whoever gives a name, with the key in a folder: what is only
+    /// ever done where everything is on loopback, which containers are not.
+    pub(crate) fn sign_in_by_name(&mut self, key: &Path) {
+        for step in &mut self.steps {
+            if let Kind::Server { run, .. } = &mut step.kind
+                && run.program == "duologue-gateway"
+            {
+                run.arguments.push(format!("--dev-key={}", key.display()));
+            }
+        }
     }
 
     /// Where a service listens, by a part of the flag's name.
@@ -230,9 +243,15 @@ impl Local<'_> {
             Some((scheme, rest)) => (format!("{scheme}://"), rest),
             None => (String::new(), piece),
         };
+        if is_network(rest) {
+            return Ok(Ipv4Addr::LOCALHOST.to_string());
+        }
         let Some((host, port)) = rest.split_once(':') else {
             return Ok(piece.to_owned());
         };
+        if let Some(place) = self.seen_by_browsers(host, port)? {
+            return Ok(format!("{scheme}{host}:{}", place.port()));
+        }
         let host = match host {
             ANY | "127.0.0.1" => self.name,
             name if self.places.is_service(name) => name,
@@ -240,6 +259,25 @@ impl Local<'_> {
         };
         Ok(format!("{scheme}{}", self.places.get(host, port.parse()?)?))
     }
+}
+
+impl Local<'_> {
+    /// Where it is, if this is where its port is published.
+    fn seen_by_browsers(&self, host: &str, port: &str) -> Result<Option<SocketAddr>> {
+        let port = format!(":{port}");
+        let published = self.service.published()?;
+        let own = published.iter().find(|(_, outer)| outer.ends_with(&port));
+        match own.filter(|_| matches!(host, "127.0.0.1" | "localhost")) {
+            Some((inner, _)) => Ok(Some(self.places.get(self.name, *inner)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Whether this is a network of containers, such as 172.31.99.0/24.
+fn is_network(text: &str) -> bool {
+    let parts = text.split_once('/');
+    parts.is_some_and(|(ip, bits)| ip.parse::<Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok())
 }
 
 #[cfg(test)]
@@ -263,11 +301,16 @@ mod tests {
     fn there_are_two_of_each_service() {
         let plan = plan();
         let servers = servers(&plan);
-        for program in ["duologue-chat", "duologue-history", "duologue-presence"] {
+        for program in [
+            "duologue-chat",
+            "duologue-gateway",
+            "duologue-history",
+            "duologue-presence",
+        ] {
             let of_it = servers.iter().filter(|(_, run, _)| run.program == program);
             assert_eq!(of_it.count(), 2, "{program}");
         }
-        assert_eq!(servers.len(), 6);
+        assert_eq!(servers.len(), 8);
     }
 
     #[test]
@@ -307,6 +350,28 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_is_told_where_chat_is_and_where_browsers_find_it() {
+        let mut plan = Plan::of(&crate::workspace_root(), "split", Path::new("/x"), false).unwrap();
+        plan.sign_in_by_name(Path::new("/x/keys"));
+        let grpc = ["chat-1", "chat-2"].map(|name| plan.listens(name, "grpc").unwrap());
+        let chat = format!("--chat=http://{},http://{}", grpc[0], grpc[1]);
+        for (name, run, _) in servers(&plan) {
+            let trusts = run
+                .arguments
+                .contains(&"--trusted-proxy=127.0.0.1".to_owned());
+            assert_eq!(trusts, name.starts_with("chat"), "{run:?}");
+            if !name.starts_with("gateway") {
+                continue;
+            }
+            assert!(run.arguments.contains(&chat), "{run:?}");
+            assert_eq!(run.arguments.last().unwrap(), "--dev-key=/x/keys");
+            let web = plan.listens(name, "web").unwrap();
+            let origins = format!("http://{web},http://localhost:{}", web.port());
+            assert_eq!(run.environment["DUOLOGUE_ALLOWED_ORIGIN"], origins);
+        }
+    }
+
+    #[test]
     fn nothing_of_a_container_is_left() {
         for step in plan().steps {
             let lines = match step.kind {
@@ -319,7 +384,14 @@ mod tests {
             };
             for line in lines {
                 let text = format!("{line:?}");
-                for left in [ANY, "\"/shared", "=/shared", "\"/keys", "dynamodb:8000"] {
+                for left in [
+                    ANY,
+                    "\"/shared",
+                    "=/shared",
+                    "\"/keys",
+                    "dynamodb:8000",
+                    "/24",
+                ] {
                     assert!(!text.contains(left), "{}: {left} in {text}", step.name);
                 }
             }

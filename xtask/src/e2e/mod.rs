@@ -83,8 +83,9 @@ const PART_LIMIT: Duration = Duration::from_mins(5);
 const KILL_LIMIT: Duration = Duration::from_secs(12);
 
 /// The programs of a split system, which are built where the one process is.
-pub(crate) const BESIDE: [&str; 3] = [
+pub(crate) const BESIDE: [&str; 4] = [
     "--package=duologue-chat",
+    "--package=duologue-gateway",
     "--package=duologue-history",
     "--package=duologue-presence",
 ];

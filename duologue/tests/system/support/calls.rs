@@ -19,15 +19,23 @@ pub(crate) type Chat = ChatServiceClient<InterceptedService<Channel, Bearer>>;
 
 /// Adds a token to every call, if there is one.
 #[derive(Clone)]
-pub(crate) struct Bearer(Option<MetadataValue<Ascii>>);
+pub(crate) struct Bearer(
+    Option<MetadataValue<Ascii>>,
+    Option<(&'static str, &'static str)>,
+);
 
 impl Bearer {
     pub(crate) fn new(token: &str) -> Self {
-        Self(Some(format!("Bearer {token}").parse().unwrap()))
+        Self(Some(format!("Bearer {token}").parse().unwrap()), None)
     }
 
     pub(crate) fn none() -> Self {
-        Self(None)
+        Self(None, None)
+    }
+
+    /// And another header.
+    pub(crate) fn and(self, name: &'static str, value: &'static str) -> Self {
+        Self(self.0, Some((name, value)))
     }
 }
 
@@ -37,6 +45,9 @@ impl Interceptor for Bearer {
             request
                 .metadata_mut()
                 .insert("authorization", token.clone());
+        }
+        if let Some((name, value)) = self.1 {
+            request.metadata_mut().insert(name, value.parse().unwrap());
         }
         Ok(request)
     }

@@ -5,10 +5,12 @@ pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod link;
 pub(crate) mod node;
+pub(crate) mod page;
 pub(crate) mod raw;
 pub(crate) mod refused;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod socket;
 
 use std::future::Future;
 use std::time::Duration;

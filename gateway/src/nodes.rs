@@ -1,0 +1,182 @@
+//! Chat as several nodes elsewhere: each call goes to one that is up, as the user made
+//! it. Nothing is added but for whom it is made.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use duologue_proto::chat::v1::SendMessageRequest;
+use duologue_proto::limits::MAX_REQUEST_BYTES;
+use duologue_runtime::listener::{Peer, forward_for};
+use duologue_runtime::refusal::{Reason, Refusal};
+use duologue_runtime::upstream::UpstreamChannel;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
+use http::{HeaderMap, HeaderName, Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use prost::Message as _;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower::Service;
+
+/// Headers that are the call's. All others, cookies among them, are the browser's.
+const PASSED: [HeaderName; 5] = [
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    TE,
+    USER_AGENT,
+    HeaderName::from_static("traceparent"),
+];
+/// The one call that makes something new each time, unless it says what it is.
+const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
+/// Before a message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+/// What other headers of calls begin with.
+const OF_GRPC: &str = "grpc-";
+
+/// The service of chat, as nodes elsewhere offer it.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatNodes(UpstreamChannel);
+
+impl ChatNodes {
+    /// Over this channel.
+    pub(crate) fn new(channel: UpstreamChannel) -> Self {
+        Self(channel)
+    }
+
+    /// Unary calls may be made again, but for a send that is not known by its content:
+    /// all others only read, or move what only moves forward. A stream is opened once.
+    async fn call_once_or_again(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let Self(mut channel) = self;
+        if request.uri().path() != SEND_MESSAGE {
+            return channel.idempotent().call(request).await;
+        }
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, PREFIX_BYTES + MAX_REQUEST_BYTES);
+        let body = body.collect().await.map_err(unreadable)?.to_bytes();
+        if is_known_by_content(&body) {
+            channel = channel.idempotent();
+        }
+        let body = Body::new(Full::new(body));
+        channel.call(Request::from_parts(head, body)).await
+    }
+}
+
+/// Whether chat finds an earlier try of this send, however many messages were stored
+/// since: else another one would be a second message.
+fn is_known_by_content(body: &[u8]) -> bool {
+    let message = body.get(PREFIX_BYTES..).unwrap_or_default();
+    let request = SendMessageRequest::decode(message);
+    let is_compressed = body.first() != Some(&0);
+    !is_compressed && request.is_ok_and(|it| it.message_id.is_some() && it.after_seq.is_some())
+}
+
+/// As chat would have it; of a body that is no error of ours, it breaks off here.
+fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> Status {
+    match error.downcast::<Status>() {
+        Ok(status) => *status,
+        Err(_) => Refusal::field(
+            "request",
+            format!("is longer than {MAX_REQUEST_BYTES} bytes, or cut off"),
+        )
+        .into_status(),
+    }
+}
+
+impl NamedService for ChatNodes {
+    const NAME: &'static str = "duologue.chat.v1.ChatService";
+}
+
+impl Service<Request<Body>> for ChatNodes {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<Peer>().copied();
+        let mut headers = passed(request.headers());
+        forward_for(peer, &mut headers);
+        *request.headers_mut() = headers;
+        let called = self.clone().call_once_or_again(request);
+        Box::pin(async move {
+            Ok(match called.await {
+                Ok(response) => response.map(|body| Body::new(body.map_err(broken_off))),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}
+
+fn passed(headers: &HeaderMap) -> HeaderMap {
+    let is_passed = |name: &HeaderName| PASSED.contains(name) || name.as_str().starts_with(OF_GRPC);
+    let passed = headers.iter().filter(|(name, _)| is_passed(name));
+    passed
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// The node died, or the way to it: the client comes again, to another.
+fn broken_off(error: Status) -> Status {
+    tracing::debug!(%error, "an answer of chat broke off");
+    Refusal::new(Reason::Unavailable, "the connection to chat broke off").into_status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_send_may_be_made_again_only_if_an_earlier_one_would_be_found() {
+        let body = |flag: u8, id: Option<&str>, after_seq: Option<u64>| {
+            let request = SendMessageRequest {
+                peer: "bob".to_owned(),
+                message_id: id.map(str::to_owned),
+                after_seq,
+                body: None,
+            };
+            let message = request.encode_to_vec();
+            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+            [&[flag][..], &length, &message].concat()
+        };
+        assert!(is_known_by_content(&body(0, Some("m1"), Some(0))));
+        assert!(!is_known_by_content(&body(0, None, Some(0))));
+        assert!(!is_known_by_content(&body(0, Some("m1"), None)));
+        assert!(!is_known_by_content(&body(1, Some("m1"), Some(0))));
+        assert!(!is_known_by_content(&[0, 0, 0, 0, 9, 0xff]));
+        assert!(!is_known_by_content(&[]));
+    }
+
+    #[test]
+    fn only_what_is_of_the_call_is_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer x"),
+            ("content-type", "application/grpc"),
+            ("grpc-timeout", "1S"),
+            ("traceparent", "00-1-2-01"),
+            ("cookie", "secret=1"),
+            ("origin", "http://localhost"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("connection", "close"),
+            ("tracestate", "chosen=by-the-caller"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let passed = passed(&headers);
+        let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let wanted = [
+            "authorization",
+            "content-type",
+            "grpc-timeout",
+            "traceparent",
+        ];
+        assert_eq!(names, wanted);
+    }
+}
