@@ -7,18 +7,16 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
-import { ASSETS } from "./server.ts";
+import { ASSETS, BUILT_PAGE } from "./server.ts";
 import { watchPage } from "./watch.ts";
 
 const ARGS = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
-/** The page is what was just built, in front of a server that may hold an older one. */
-const BUILT = process.env["E2E_PAGE"] === "assets";
 // A page that does not come from the network is of no address space, and would not be
 // let to a server on this machine.
-if (BUILT) ARGS.push("--disable-features=LocalNetworkAccessChecks");
+if (BUILT_PAGE) ARGS.push("--disable-features=LocalNetworkAccessChecks");
 const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 
 export const WIDE = { width: 1280, height: 800 };
@@ -41,7 +39,7 @@ export interface Watched {
   readonly problems: string[];
   newPage(): Promise<Page>;
   /** Fails if anything went wrong; `away`: the network was cut on purpose. */
-  assertClean(more?: { away: boolean }): Promise<void>;
+  assertClean(more?: { away: boolean }): void;
   close(): Promise<void>;
 }
 
@@ -69,12 +67,12 @@ async function watched(context: BrowserContext): Promise<Watched> {
   // The loader of these files names functions by it, in those that run in a page, too.
   await context.addInitScript({ content: "globalThis.__name = (it) => it;" });
   await context.addInitScript(watchPage);
-  if (BUILT) await serveAssets(context);
+  if (BUILT_PAGE) await serveAssets(context);
   return {
     context,
     problems,
     newPage: () => context.newPage(),
-    assertClean: async (more) => {
+    assertClean: (more) => {
       const found = more?.away ? problems.filter((problem) => !AWAY.test(problem)) : problems;
       assert.deepEqual(found, []);
     },

@@ -39,3 +39,10 @@ export async function settled(page: Page): Promise<void> {
 export async function marked(page: Page, text: string, mark: string): Promise<void> {
   await row(page, text).locator(`.mark-${mark}`).waitFor();
 }
+
+/** Waits until an unsent message is kept: it would outlive the page. */
+export async function kept(page: Page, text: string): Promise<void> {
+  await page.waitForFunction((wanted) =>
+    [...document.querySelectorAll<HTMLElement>("[data-key]")].some((row) =>
+      row.querySelector(".text")?.textContent === wanted && !(row.dataset["key"] ?? "").includes("/local:")), text);
+}
