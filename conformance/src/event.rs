@@ -22,7 +22,7 @@ pub enum Event {
     Begin {
         /// Decides what the clients do.
         seed: u64,
-        /// Which clients: `stubs` or `client`.
+        /// Which clients, and by which ways: `stubs`, `client`, `stubs by json`.
         mode: String,
     },
     /// A device opens a stream; its `Hello` is sent after this.
@@ -166,6 +166,43 @@ pub enum Door {
     Client,
 }
 
+/// The way in for a client's calls.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// gRPC over HTTP/2, to the server itself.
+    #[default]
+    Native,
+    /// gRPC-Web over HTTP/1.1; there is no `Converse`.
+    GrpcWeb,
+    /// `Converse` as a `WebSocket` of protobuf, everything else by gRPC-Web.
+    WebSocket,
+    /// The same as a `WebSocket` of JSON.
+    Json,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Native, Self::GrpcWeb, Self::WebSocket, Self::Json];
+
+    /// Whether `Converse` goes by it.
+    pub const fn has_converse(self) -> bool {
+        !matches!(self, Self::GrpcWeb)
+    }
+
+    /// As people name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::GrpcWeb => "grpc-web",
+            Self::WebSocket => "websocket",
+            Self::Json => "json",
+        }
+    }
+}
+
 /// A device's `Hello`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
@@ -179,6 +216,9 @@ pub struct Connect {
     pub number: u64,
     /// How it comes.
     pub door: Door,
+    /// The way of its calls.
+    #[serde(default)]
+    pub way: Way,
     /// The sync token; empty: none.
     pub token: String,
     /// The positions named, by peer.

@@ -248,7 +248,7 @@ impl<'a> Replay<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Connect;
+    use crate::event::{Connect, Way};
 
     fn connect(session: u64, door: Door) -> Event {
         Event::Connect(Connect {
@@ -257,6 +257,7 @@ mod tests {
             device: "d".into(),
             number: 0,
             door,
+            way: Way::Native,
             token: String::new(),
             positions: BTreeMap::new(),
             held: BTreeMap::new(),

@@ -4,15 +4,16 @@
 #![expect(clippy::print_stdout, reason = "what it finds is its output")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use conformance::check::{Violation, check};
 use conformance::driver::{self, Behaviour, Kind, Load, Options};
-use conformance::event::Event;
+use conformance::event::{Event, Way};
 use conformance::faults;
 use conformance::record::Record;
 
@@ -30,6 +31,13 @@ struct Cli {
     /// The server; on this machine only. Repeated: the nodes of one system.
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     addr: Vec<String>,
+    /// The gateway, which every door but the native one leads through; on this machine
+    /// only. Repeated: the gateways of one system.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    gateway: Vec<String>,
+    /// The way in; `mixed`: each device of a user by another one.
+    #[arg(long, value_enum, default_value_t = Door::Native)]
+    door: Door,
     /// The server's data directory, with its development key.
     #[arg(long, default_value = "./duologue-data", value_name = "DIR")]
     data: PathBuf,
@@ -46,14 +54,45 @@ struct Cli {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Drive the Rust client in place of the generated stubs.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "typescript")]
     client: bool,
+    /// Drive the TypeScript client in place of the generated stubs, by its doors
+    /// (`grpc-web`, `websocket`, or `mixed` for both): the program that
+    /// `npm run build:conformance` in clients/web/client makes; it is run by `node`.
+    #[arg(long, value_name = "FILE")]
+    typescript: Option<PathBuf>,
     /// Save the record.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// Drive nothing: check a saved record.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Door {
+    /// gRPC over HTTP/2.
+    Native,
+    /// gRPC-Web over HTTP/1.1: `Subscribe` and unary calls.
+    GrpcWeb,
+    /// A `WebSocket` of protobuf; unary calls and `Subscribe` by gRPC-Web.
+    Websocket,
+    /// The same with a `WebSocket` of JSON.
+    Json,
+    /// All of them.
+    Mixed,
+}
+
+impl Door {
+    fn ways(self) -> Vec<Way> {
+        match self {
+            Self::Native => vec![Way::Native],
+            Self::GrpcWeb => vec![Way::GrpcWeb],
+            Self::Websocket => vec![Way::WebSocket],
+            Self::Json => vec![Way::Json],
+            Self::Mixed => Way::ALL.to_vec(),
+        }
+    }
 }
 
 #[tokio::main]
@@ -75,26 +114,47 @@ async fn main() -> Result<ExitCode> {
 }
 
 fn options(cli: &Cli) -> Result<Options> {
-    let addresses = cli.addr.iter().map(|addr| {
-        let address = addr.strip_prefix("http://").unwrap_or(addr).parse();
-        address.with_context(|| format!("{addr} is not http://ADDRESS:PORT"))
-    });
     let load = Load {
-        addresses: addresses.collect::<Result<_>>()?,
+        addresses: addresses(&cli.addr)?,
+        gateways: addresses(&cli.gateway)?,
+        ways: ways(cli),
         users: cli.users,
         devices: cli.devices,
         wild: Duration::from_secs(cli.seconds),
         seed: cli.seed,
-        kind: if cli.client {
-            Kind::Client
-        } else {
-            Kind::Stubs
+        kind: match (&cli.typescript, cli.client) {
+            (Some(_), _) => Kind::TypeScript,
+            (None, true) => Kind::Client,
+            (None, false) => Kind::Stubs,
         },
+        program: node(cli.typescript.as_deref()),
     };
     Ok(Options {
         data: cli.data.clone(),
         load,
     })
+}
+
+fn ways(cli: &Cli) -> Vec<Way> {
+    let mut ways = cli.door.ways();
+    if cli.typescript.is_some() && ways.len() > 1 {
+        ways = vec![Way::GrpcWeb, Way::WebSocket];
+    }
+    ways
+}
+
+/// How `node` runs a file.
+fn node(file: Option<&Path>) -> Vec<String> {
+    let file = file.map(|file| file.display().to_string());
+    file.map_or_else(Vec::new, |file| vec!["node".to_owned(), file])
+}
+
+fn addresses(urls: &[String]) -> Result<Vec<SocketAddr>> {
+    let addresses = urls.iter().map(|url| {
+        let address = url.strip_prefix("http://").unwrap_or(url).parse();
+        address.with_context(|| format!("{url} is not http://ADDRESS:PORT"))
+    });
+    addresses.collect()
 }
 
 /// Prints what a record shows, and what follows from it.

@@ -101,6 +101,9 @@ fn hear(
     let at = (*heard).min(PREFIX_BYTES);
     prefix[at..at + of_prefix].copy_from_slice(&data[..of_prefix]);
     *heard = heard.saturating_add(data.len());
+    if *heard > 0 && prefix[0] != 0 {
+        return Err(refuse("must begin with a message that is not compressed"));
+    }
     match promised(*prefix, *heard) {
         Some(bytes) if bytes - PREFIX_BYTES > MAX_REQUEST_BYTES => {
             Err(refuse(format!("is longer than {MAX_REQUEST_BYTES} bytes")))
@@ -148,6 +151,9 @@ impl http_body::Body for ResponseBody {
             return Poll::Ready(None);
         }
         let frame = match ready!(this.inner.poll_frame(cx)) {
+            Some(Ok(frame)) if frame.trailers_ref().is_some_and(is_without_status) => {
+                trailers(&broken_off())
+            }
             Some(Ok(frame)) => frame,
             Some(Err(status)) => trailers(&status),
             None => trailers(&broken_off()),
@@ -155,6 +161,10 @@ impl http_body::Body for ResponseBody {
         *this.is_over = frame.is_trailers();
         Poll::Ready(Some(Ok(frame)))
     }
+}
+
+fn is_without_status(trailers: &HeaderMap) -> bool {
+    !trailers.contains_key(Status::GRPC_STATUS)
 }
 
 fn broken_off() -> Status {
@@ -214,6 +224,8 @@ mod tests {
             &[b"\0\0\0\0\x03abc", b"\x80\0\0\0\x01x"],
             &[b"\0\xff\xff\xff\xff"],
             &[b"garbage, which names a length"],
+            &[b"\x01\0\0\0\x03abc"],
+            &[b"\x80\0\0\0\x03abc"],
         ] {
             let status = read(parts).await.unwrap_err();
             assert_eq!(status.code(), Code::InvalidArgument, "{parts:?}");
@@ -241,6 +253,10 @@ mod tests {
         let trailers = ends_with(body(&[b"x"])).await;
         assert_eq!(trailers["grpc-status"], "14");
         assert!(trailers.contains_key("grpc-status-details-bin"));
+
+        let nothing = stream::iter([Ok::<_, Infallible>(Frame::trailers(HeaderMap::new()))]);
+        let trailers = ends_with(Body::new(StreamBody::new(nothing))).await;
+        assert_eq!(trailers["grpc-status"], "14");
 
         let failed = stream::iter([Err::<Frame<Bytes>, _>(Status::aborted("gone"))]);
         let trailers = ends_with(Body::new(StreamBody::new(failed))).await;

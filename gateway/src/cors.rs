@@ -35,7 +35,7 @@ pub(crate) async fn check(
     let allowed = match origins[..] {
         [] => return varying(next.run(request).await),
         [origin] if gateway.origins().allow(origin) => origin.clone(),
-        _ if assets::is_static(request.uri().path()) => return next.run(request).await,
+        _ if assets::is_static(request.uri().path()) => return varying(next.run(request).await),
         _ => return varying(ORIGIN_NOT_ALLOWED.into_response()),
     };
     let mut response = if is_preflight(&request) {

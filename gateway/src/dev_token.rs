@@ -40,6 +40,15 @@ const NOT_LOOPBACK: WebError = WebError::new(
     "not_loopback",
     "development tokens are for this machine only",
 );
+/// What proxies add.
+const PROXIED: [&str; 6] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
 const NOT_JSON: WebError = WebError::new(
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     "unsupported_media_type",
@@ -126,6 +135,10 @@ async fn token(gateway: &Gateway, request: Request) -> Result<Response, WebError
 
 fn check_caller(gateway: &Gateway, request: &Request) -> Result<(), WebError> {
     let headers = request.headers();
+    // Whoever is behind a proxy only seems to be on this machine.
+    if PROXIED.iter().any(|name| headers.contains_key(*name)) {
+        return Err(NOT_LOOPBACK);
+    }
     // One that is there was found to be allowed.
     if !headers.contains_key(header::ORIGIN) {
         return Err(ORIGIN_NOT_ALLOWED);

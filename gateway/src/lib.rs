@@ -27,4 +27,5 @@ pub use dev_token::DevTokens;
 pub use origin::{InvalidOrigin, Origin, Origins};
 pub use router::{Gateway, GatewayParts};
 pub use server::serve;
+pub use stall::accepted;
 pub use upstream::Upstream;

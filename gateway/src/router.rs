@@ -39,7 +39,7 @@ const TOO_MANY: WebError = WebError::new(
 pub struct GatewayParts {
     /// What is called.
     pub upstream: Upstream,
-    /// The door of `WebSockets`, which calls the same.
+    /// The door of WebSockets, which calls the same.
     pub sockets: WebSockets,
     /// Whose pages may call.
     pub origins: Origins,

@@ -1,17 +1,26 @@
 //! A connection whose peer must take what is written to it.
 //!
 //! HTTP/2 asks whether the peer lives; HTTP/1.1, and what follows an upgrade, have
-//! nobody else who would notice.
+//! nobody else who would notice a peer that lives and takes nothing. One that is gone is
+//! noticed below, by the same time: what little is written waits in the system's buffers.
 
 use std::future::Future as _;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use duologue_runtime::listener::{self, Accepted};
+use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
 
 use crate::limits::STALL_TIMEOUT;
+
+/// The connections of a listener, each given up if its peer is gone.
+pub fn accepted(listener: TcpListener) -> impl Stream<Item = Accepted<TcpStream>> + Send {
+    listener::accepted_and_watched(listener, STALL_TIMEOUT)
+}
 
 /// Fails once a write has waited for too long.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use conformance::driver::{self, Driver, Kind, Load, Surroundings};
-use conformance::event::Event;
+use conformance::event::{Event, Way};
 use conformance::record::Recorder;
 use duologue_proto::ids::UnixMillis;
 use duologue_runtime::auth::DevKey;
@@ -64,11 +64,14 @@ pub fn run(seed: u64, options: &Options) -> Result<Outcome> {
     let recorder = Recorder::default();
     let load = Load {
         addresses: vec![SocketAddr::new(sim.lookup(SERVER), PORT)],
+        gateways: Vec::new(),
+        ways: vec![Way::Native],
         users: options.users,
         devices: options.devices,
         wild: options.wild,
         seed,
         kind: Kind::Stubs,
+        program: Vec::new(),
     };
     let surroundings = Surroundings {
         dial: Arc::new(|address| Box::pin(dial(address))),

@@ -96,6 +96,15 @@ pub(super) const OF_STUBS: &[Behaviour] = &[
     Behaviour::TokenExpired,
 ];
 
+/// What nobody can do without `Converse`.
+pub(super) const OF_CONVERSE: &[Behaviour] = &[
+    Behaviour::Send,
+    Behaviour::CursorMove,
+    Behaviour::Converse,
+    Behaviour::LeftBeforeHello,
+    Behaviour::HalfClose,
+];
+
 /// What the Rust client must meet.
 pub(super) const OF_CLIENT: &[Behaviour] = &[
     Behaviour::Send,
@@ -116,8 +125,8 @@ pub(super) const OF_CLIENT: &[Behaviour] = &[
 pub struct Counts(Arc<Mutex<BTreeMap<Behaviour, u64>>>);
 
 impl Counts {
-    pub(super) fn requiring(behaviours: &[Behaviour]) -> Self {
-        let none = behaviours.iter().map(|behaviour| (*behaviour, 0));
+    pub(super) fn requiring<'a>(behaviours: impl IntoIterator<Item = &'a Behaviour>) -> Self {
+        let none = behaviours.into_iter().map(|behaviour| (*behaviour, 0));
         Self(Arc::new(Mutex::new(none.collect())))
     }
 

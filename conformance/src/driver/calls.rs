@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use duologue_proto::chat::v1 as wire;
-use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use tokio::time::timeout;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::memory::Pending;
 use super::stream::{envelope, millis};
+use super::way::Chat;
 use super::world::{LONG, World};
 use crate::event::{Cursor, CursorMove, Envelope, Event, Refused, Send, Stored, digest};
 
@@ -52,7 +51,7 @@ pub(super) fn retry_after(status: &Status) -> Duration {
 /// One try of a message by the unary call.
 pub(super) async fn send(
     world: &World,
-    mut chat: ChatServiceClient<Channel>,
+    mut chat: Chat,
     (user, peer): (&str, &str),
     pending: &Pending,
 ) -> Result<Outcome, Status> {
@@ -130,7 +129,7 @@ pub(super) async fn send(
 /// Moves a cursor by the unary call; returns what is stored.
 pub(super) async fn advance(
     world: &World,
-    mut chat: ChatServiceClient<Channel>,
+    mut chat: Chat,
     (user, peer): (&str, &str),
     cursor: Cursor,
 ) -> Result<Cursor, Status> {
@@ -168,7 +167,7 @@ pub(super) async fn advance(
 /// The messages of a conversation after a sequence, to its head.
 pub(super) async fn list(
     world: &World,
-    mut chat: ChatServiceClient<Channel>,
+    mut chat: Chat,
     (user, peer): (&str, &str),
     after_seq: u64,
 ) -> Result<Vec<Envelope>, Status> {
@@ -196,7 +195,7 @@ pub(super) async fn list(
 /// Both cursors of every conversation of a user, by peer.
 pub(super) async fn cursors(
     world: &World,
-    mut chat: ChatServiceClient<Channel>,
+    mut chat: Chat,
     user: &str,
 ) -> Result<Vec<(String, Cursor, Cursor)>, Status> {
     let mut all = Vec::new();

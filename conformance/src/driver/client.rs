@@ -1,23 +1,25 @@
-//! A device that uses the Rust client: it sends, moves cursors and takes events
+//! A device that uses a client, the Rust or the TypeScript one: it sends, moves cursors and takes events
 //! slowly, while its connection is cut and frozen, its tokens expire, others take
 //! its place, and its program is ended and started again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use duologue_client::{
-    Client, ClientError, DeviceId, Events, FilePersistence, PersistenceError, Seq, TokenError,
-    UserId,
-};
+use anyhow::Result;
+use duologue_client::{Client, DeviceId, FilePersistence, PersistenceError, TokenError};
 use duologue_proto::chat::v1 as wire;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
 
+use super::app::App;
 use super::behaviour::Behaviour;
 use super::link::{Gate, Mode, channel_of};
+use super::node::{Node, Start};
 use super::rng::Rng;
 use super::stream::{Link, converse};
+use super::way::WayIn;
 use super::world::{LONG, SHORT, Stage, World};
 use crate::event::{Connect, Cursor, CursorMove, Door, Event, Send, SessionNumber, User, digest};
 
@@ -41,6 +43,7 @@ const TURN: Duration = Duration::from_millis(20);
 /// One device of one user.
 pub(super) struct Actor {
     pub(super) world: World,
+    way: WayIn,
     pub(super) user: User,
     /// Of the present client.
     pub(super) session: SessionNumber,
@@ -56,6 +59,10 @@ pub(super) struct Actor {
     rng: Rng,
     peers: Vec<User>,
     device: DeviceId,
+    /// What the device is called by its client.
+    pub(super) named: String,
+    /// Starts the TypeScript client; none: it is the Rust client.
+    program: Option<Arc<[String]>>,
     folder: TempDir,
     gate: Gate,
     /// When the gate opens again.
@@ -67,9 +74,14 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(world: World, user: usize, device: usize) -> Result<Self> {
+    pub(super) fn new(
+        world: World,
+        (user, device): (usize, usize),
+        program: Option<Arc<[String]>>,
+    ) -> Result<Self> {
         let decider = u64::try_from(user * 64 + device).unwrap_or_default();
         Ok(Self {
+            way: world.way_of(user, device).clone(),
             rng: Rng::new(world.seed, decider),
             user: world.users[user].clone(),
             peers: world.peers(user),
@@ -81,6 +93,8 @@ impl Actor {
             last_connected: Instant::now(),
             lost: false,
             device: DeviceId::parse(&format!("d{device}"))?,
+            named: format!("d{device}"),
+            program,
             folder: tempfile::tempdir()?,
             gate: world.gate(),
             broken_until: None,
@@ -93,42 +107,42 @@ impl Actor {
 
     /// Lives until the run is over.
     pub(super) async fn run(mut self) -> Result<()> {
-        let (mut client, mut events) = self.start().await?;
+        let mut app = self.start().await?;
         let mut act = Instant::now();
         while self.world.is_wild() && Instant::now() < self.world.end {
             tokio::select! {
                 biased;
                 () = sleep_until(act) => {
-                    let restarts = self.act(&client, &mut events).await?;
+                    let restarts = self.act(&mut app).await?;
                     if restarts {
-                        drop((client, events));
+                        app.end().await?;
                         self.world.closed(self.session);
                         self.world.did(Behaviour::Restart);
-                        (client, events) = self.start().await?;
+                        app = self.start().await?;
                     }
                     let pause = self.rng.between(ACT_MILLIS.0, ACT_MILLIS.1);
                     act = Instant::now() + Duration::from_millis(pause);
                 }
-                event = events.next() => self.take(event.context("a client has ended")?)?,
+                told = app.next() => self.take(told?)?,
             }
         }
         self.gate.set(Mode::Open);
-        self.rest(&client, &mut events).await
+        self.rest(&mut app).await
     }
 
     /// The end: takes events, and sends nothing new.
-    async fn rest(&mut self, client: &Client, events: &mut Events) -> Result<()> {
+    async fn rest(&mut self, app: &mut App) -> Result<()> {
         let world = self.world.clone();
         let mut stage = world.stage();
         let mut nudge = Instant::now();
         let mut was_ready = false;
         loop {
-            self.take_back(client).await?;
+            self.take_back(app).await?;
             let now = Instant::now();
             if !self.connected && now >= nudge {
                 // Not to wait for what a broken network has made of its delays.
                 nudge = now + NUDGE;
-                client.reconnect().await?;
+                app.reconnect().await?;
             }
             let written = now > self.last_move.max(self.last_connected) + CURSOR_LIMIT;
             let settled = self.connected && self.outstanding.is_empty() && written;
@@ -139,14 +153,14 @@ impl Actor {
             tokio::select! {
                 biased;
                 _ = stage.wait_for(|stage| *stage == Stage::Over) => return Ok(()),
-                event = events.next() => self.take(event.context("a client has ended")?)?,
+                told = app.next() => self.take(told?)?,
                 () = sleep(TURN) => {}
             }
         }
     }
 
     /// Starts a client from what the last one has saved.
-    async fn start(&mut self) -> Result<(Client, Events)> {
+    async fn start(&mut self) -> Result<App> {
         self.gate = self.world.gate();
         self.broken_until = None;
         self.lost = false;
@@ -158,29 +172,64 @@ impl Actor {
             device: self.device.to_string(),
             number: 0,
             door: Door::Client,
+            way: self.way.way(),
             token: String::new(),
             positions: BTreeMap::new(),
             held: self.held.clone(),
         }));
-        let (addresses, gate) = (self.world.addresses.clone(), self.gate.clone());
-        let (world, user) = (self.world.clone(), self.user.clone());
         let lifetime = if !self.steady && self.rng.percent(40) {
             SHORT
         } else {
             LONG
         };
+        let (world, user) = (self.world.clone(), self.user.clone());
+        let token = move || {
+            // In the end nobody comes anew all the time.
+            let lifetime = if world.is_wild() { lifetime } else { LONG };
+            world.token(&user, lifetime)
+        };
+        match self.program.clone() {
+            None => self.start_rust(token).await,
+            Some(program) => self.start_node(&program, token).await,
+        }
+    }
+
+    async fn start_rust(
+        &self,
+        token: impl Fn() -> Result<String, Status> + core::marker::Send + Sync + 'static,
+    ) -> Result<App> {
+        let (addresses, gate) = (self.way.addresses.clone(), self.gate.clone());
         let builder = Client::builder(format!("http://{}", addresses.first()))
-            .token_source(move |_refused| {
-                // In the end nobody comes anew all the time.
-                let lifetime = if world.is_wild() { lifetime } else { LONG };
-                let token = world.token(&user, lifetime).map_err(TokenError::from);
-                std::future::ready(token)
-            })
+            .token_source(move |_refused| std::future::ready(token().map_err(TokenError::from)))
             .channel(move |endpoint| channel_of(&endpoint, &addresses, &gate))
             .persistence(self.persistence().await?)
             .device(self.device.clone())
             .mark_delivered(false);
-        Ok(builder.start().await?)
+        let (client, events) = builder.start().await?;
+        Ok(App::Rust(client, events))
+    }
+
+    async fn start_node(
+        &self,
+        program: &[String],
+        token: impl Fn() -> Result<String, Status> + core::marker::Send + 'static,
+    ) -> Result<App> {
+        let world = self.world.clone();
+        let start = Start {
+            program,
+            user: &self.user,
+            transport: self.way.way().name(),
+            state: &self.folder.path().join("state.json"),
+            addresses: self.way.addresses.clone(),
+            gate: self.gate.clone(),
+        };
+        let node = Node::start(start, move |refused| {
+            if refused {
+                world.did(Behaviour::TokenExpired);
+            }
+            token().ok()
+        });
+        Ok(App::Node(node.await?))
     }
 
     /// The state on disk; the last client may be letting go of it.
@@ -195,21 +244,21 @@ impl Actor {
     }
 
     /// Does something; true: the program shall be ended and started again.
-    async fn act(&mut self, client: &Client, events: &mut Events) -> Result<bool> {
+    async fn act(&mut self, app: &mut App) -> Result<bool> {
         self.mend();
-        self.take_back(client).await?;
+        self.take_back(app).await?;
         match self.rng.between(0, 99) {
-            0..50 => self.send(client, 1).await?,
+            0..50 => self.send(app, 1).await?,
             50..62 => {
                 let count = self.rng.between(2, 8);
-                self.send(client, count).await?;
+                self.send(app, count).await?;
             }
-            62..80 => self.move_cursor(client).await?,
-            80..83 => self.stall(events).await?,
+            62..80 => self.move_cursor(app).await?,
+            80..83 => self.stall(app).await?,
             83..87 => self.break_link(Mode::Frozen, Behaviour::Frozen),
             87..91 => self.break_link(Mode::Cut, Behaviour::Cut),
             91..94 if !self.steady => {
-                self.send(client, 6).await?;
+                self.send(app, 6).await?;
                 if !self.outstanding.is_empty() {
                     self.break_link(Mode::Cut, Behaviour::LeftInFlight);
                 }
@@ -221,7 +270,7 @@ impl Actor {
         Ok(false)
     }
 
-    async fn send(&mut self, client: &Client, count: u64) -> Result<()> {
+    async fn send(&mut self, app: &mut App, count: u64) -> Result<()> {
         for _ in 0..count {
             if self.outstanding.len() >= MAX_OUTSTANDING {
                 return Ok(());
@@ -241,9 +290,8 @@ impl Actor {
             let body = digest(&text);
             // The client chooses the id; the place in the record is before the try.
             let at = self.world.recorder.reserve();
-            let message_id = match client.send(&UserId::parse(&peer)?, text).await {
-                Err(ClientError::OutboxFull) => return Ok(()),
-                sent => sent?.to_string(),
+            let Some(message_id) = app.send(&peer, text).await? else {
+                return Ok(());
             };
             self.world.did(Behaviour::Send);
             if big {
@@ -270,7 +318,7 @@ impl Actor {
         Ok(())
     }
 
-    async fn move_cursor(&mut self, client: &Client) -> Result<()> {
+    async fn move_cursor(&mut self, app: &mut App) -> Result<()> {
         let index = self.rng.index(self.held.len());
         let Some((peer, held)) = self.held.iter().nth(index) else {
             return Ok(());
@@ -283,31 +331,35 @@ impl Actor {
         } else {
             0
         };
+        let cursor = app.sayable(Cursor { delivered, read });
+        if cursor == Cursor::default() {
+            return Ok(());
+        }
         self.world.did(Behaviour::CursorMove);
+        self.moves(peer.clone(), cursor.delivered, cursor.read);
+        app.mark(&peer, cursor).await
+    }
+
+    /// A cursor is moved now.
+    pub(super) fn moves(&mut self, peer: User, delivered: u64, read: u64) {
         self.world.note(Event::CursorAsked(CursorMove {
             number: self.world.recorder.number(),
             session: Some(self.session),
             user: self.user.clone(),
-            peer: peer.clone(),
+            peer,
             cursor: Cursor { delivered, read },
         }));
-        let peer = UserId::parse(&peer)?;
-        client.mark_delivered(&peer, Seq(delivered)).await?;
-        if read > 0 {
-            client.mark_read(&peer, Seq(read)).await?;
-        }
         self.last_move = Instant::now();
-        Ok(())
     }
 
     /// Takes no events for a while, and then all of them.
-    async fn stall(&mut self, events: &mut Events) -> Result<()> {
+    async fn stall(&mut self, app: &mut App) -> Result<()> {
         self.world.did(Behaviour::SlowReader);
         let millis = self.rng.between(STALL_MILLIS.0, STALL_MILLIS.1);
         let until = (Instant::now() + Duration::from_millis(millis)).min(self.world.end);
         sleep_until(until).await;
-        while let Ok(event) = tokio::time::timeout(TURN, events.next()).await {
-            self.take(event.context("a client has ended")?)?;
+        while let Ok(told) = tokio::time::timeout(TURN, app.next()).await {
+            self.take(told?)?;
         }
         Ok(())
     }
@@ -341,7 +393,8 @@ impl Actor {
     /// Another program takes the device over for a moment.
     async fn intrude(&mut self) {
         let world = self.world.clone();
-        let (chat, gate) = world.link(64 * 1024);
+        let way = self.way.conversing();
+        let (chat, gate) = world.link(&way, 64 * 1024);
         let Ok(bare) = converse(&world, &self.user, Link { chat, gate }, LONG).await else {
             return;
         };
@@ -352,12 +405,13 @@ impl Actor {
             // The client's own number may be ahead by a few connects.
             number: world.now_millis() + 1_000,
             door: Door::Converse,
+            way: way.way(),
             token: String::new(),
             positions: BTreeMap::new(),
             held: BTreeMap::new(),
         };
         let hello = wire::Hello {
-            device_id: Some(connect.device.clone()),
+            device_id: Some(self.named.clone()),
             connect_number: Some(connect.number),
             ..wire::Hello::default()
         };
@@ -367,10 +421,10 @@ impl Actor {
     }
 
     /// Takes the device back from an intruder, or tries once more.
-    async fn take_back(&mut self, client: &Client) -> Result<()> {
+    async fn take_back(&mut self, app: &mut App) -> Result<()> {
         if self.lost {
             self.lost = false;
-            client.reconnect().await?;
+            app.reconnect().await?;
         }
         Ok(())
     }

@@ -14,8 +14,9 @@ use super::link::Mode;
 use super::memory::Memory;
 use super::rng::Rng;
 use super::stream::{Heard, Stream, converse};
+use super::way::WayIn;
 use super::world::{LONG, SHORT, Stage, World};
-use crate::event::{Door, Event, User};
+use crate::event::{Door, Event, User, Way};
 
 /// How long `Welcome` and the first messages are waited for.
 const HEAR_LIMIT: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ const PLANS: [Plan; 11] = [
 /// One device of one user.
 pub(super) struct Device {
     pub(super) world: World,
+    pub(super) way: WayIn,
     pub(super) rng: Rng,
     pub(super) user: User,
     pub(super) peers: Vec<User>,
@@ -81,6 +83,7 @@ impl Device {
     pub(super) fn new(world: World, user: usize, device: usize) -> Self {
         let decider = u64::try_from(user * 64 + device).unwrap_or_default();
         Self {
+            way: world.way_of(user, device).clone(),
             rng: Rng::new(world.seed, decider),
             user: world.users[user].clone(),
             peers: world.peers(user),
@@ -147,7 +150,12 @@ impl Device {
             self.plans = PLANS.to_vec();
             self.rng.shuffle(&mut self.plans);
         }
-        self.plans.pop().unwrap_or(Plan::Drop)
+        let plan = self.plans.pop().unwrap_or(Plan::Drop);
+        let of_converse = matches!(plan, Plan::LeaveBeforeHello | Plan::HalfClose);
+        if of_converse && !self.way.way().has_converse() {
+            return Plan::Drop;
+        }
+        plan
     }
 
     async fn leave_before_hello(&mut self) -> Result<(), Status> {
@@ -223,7 +231,12 @@ impl Device {
 
     async fn leave(&mut self, mut stream: Stream, plan: Plan) {
         let world = self.world.clone();
+        let by = self.way.way();
         match plan {
+            // Nothing of a `Subscribe` can be closed by half: it would be read on and on.
+            Plan::HalfClose if by != Way::Native && stream.door() == Door::Subscribe => {
+                stream.left(&world, "dropped");
+            }
             Plan::HalfClose => {
                 stream.half_close();
                 self.read_to_the_end(&mut stream).await;
@@ -273,6 +286,7 @@ impl Device {
     fn leave_behind(&mut self, mut stream: Stream, thaws: bool, pause: Duration) {
         let world = self.world.clone();
         world.closed(stream.session);
+        let by = self.way.way();
         let drain = async move {
             sleep(pause).await;
             if thaws {
@@ -291,6 +305,10 @@ impl Device {
                 if timeout(DRAIN_LIMIT, end).await.is_ok() {
                     return;
                 }
+            }
+            // Over HTTP/2 it is given up when it does not answer; nothing else would be.
+            if by != Way::Native {
+                stream.link.gate.set(Mode::Cut);
             }
             stream.left(&world, "left behind");
         };

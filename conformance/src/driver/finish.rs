@@ -4,12 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::calls;
+use super::way::Chat;
 use super::world::{Stage, World};
 use crate::check;
 use crate::event::Event;
@@ -36,7 +35,7 @@ pub(super) async fn finish(world: &World, clients: usize) -> Result<Record> {
     if settled < clients {
         world.note(Event::Restless { settled, clients });
     }
-    let (chat, _gate) = world.link(WINDOW_BYTES);
+    let (chat, _gate) = world.link(world.way_of(0, 0), WINDOW_BYTES);
     let mut last = reading(world, &chat).await?;
     for _ in 1..MAX_READINGS {
         sleep(PAUSE).await;
@@ -54,7 +53,7 @@ pub(super) async fn finish(world: &World, clients: usize) -> Result<Record> {
 }
 
 /// Everything that every user can read.
-async fn reading(world: &World, chat: &ChatServiceClient<Channel>) -> Result<Vec<Event>> {
+async fn reading(world: &World, chat: &Chat) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for (number, reader) in world.users.iter().enumerate() {
         for peer in world.peers(number) {

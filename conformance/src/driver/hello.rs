@@ -18,7 +18,7 @@ const WINDOW_BYTES: u32 = 16 * 1024;
 impl Device {
     /// A way to the server of its own.
     pub(super) fn link(&self) -> Link {
-        let (chat, gate) = self.world.link(WINDOW_BYTES);
+        let (chat, gate) = self.world.link(&self.way, WINDOW_BYTES);
         Link { chat, gate }
     }
 
@@ -76,7 +76,8 @@ impl Device {
             80..92 => (self.memory.token.clone(), BTreeMap::new()),
             _ => (String::new(), BTreeMap::new()),
         };
-        let door = if self.rng.percent(70) {
+        let converses = self.rng.percent(70) && self.way.way().has_converse();
+        let door = if converses {
             Door::Converse
         } else {
             Door::Subscribe
@@ -87,6 +88,7 @@ impl Device {
             device: self.name.clone(),
             number,
             door,
+            way: self.way.way(),
             token,
             positions,
             held: BTreeMap::new(),

@@ -82,7 +82,7 @@ impl Gate {
     }
 
     /// Makes the next connection behind this gate.
-    async fn connect(self, address: SocketAddr) -> io::Result<TokioIo<Gated>> {
+    pub(super) async fn connect(self, address: SocketAddr) -> io::Result<TokioIo<Gated>> {
         if self.lock().mode == Mode::Cut {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -118,7 +118,7 @@ impl Addresses {
         self.all[0]
     }
 
-    fn next(&self) -> SocketAddr {
+    pub(super) fn next(&self) -> SocketAddr {
         self.all[self.turn.fetch_add(1, Ordering::Relaxed) % self.all.len()]
     }
 }
@@ -136,7 +136,8 @@ pub(super) fn channel_of(endpoint: &Endpoint, addresses: &Addresses, gate: &Gate
     endpoint.connect_with_connector_lazy(connector(addresses.clone(), gate.clone()))
 }
 
-fn connector(
+/// Makes connections to `addresses`, behind a gate.
+pub(super) fn connector(
     addresses: Addresses,
     gate: Gate,
 ) -> impl tower::Service<
@@ -144,20 +145,26 @@ fn connector(
     Response = TokioIo<Gated>,
     Error = io::Error,
     Future = impl Future<Output = io::Result<TokioIo<Gated>>> + Send,
-> + Send
+> + Clone
++ Send
++ Sync
 + 'static {
     service_fn(move |_| gate.clone().connect(addresses.next()))
 }
 
-fn endpoint(address: SocketAddr) -> Endpoint {
-    let uri = http::Uri::builder()
+/// The root of who listens there.
+pub(super) fn uri(address: SocketAddr) -> http::Uri {
+    http::Uri::builder()
         .scheme("http")
         .authority(address.to_string())
         .path_and_query("/")
         .build()
         // An address and a port are an authority.
-        .unwrap_or_default();
-    Endpoint::from(uri)
+        .unwrap_or_default()
+}
+
+fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::from(uri(address))
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)

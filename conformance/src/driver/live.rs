@@ -92,9 +92,10 @@ impl Device {
         talk.wanted = talk.wanted.max(asked);
         if stream.door() == Door::Subscribe || self.rng.percent(20) {
             self.world.did(Behaviour::CursorMoveUnary);
-            let (chat, _gate) = self.world.link(64 * 1024);
-            let moved = calls::advance(&self.world, chat, (&self.user, &peer), asked).await;
-            if let Ok(stored) = moved {
+            let (chat, gate) = self.world.link(&self.way, 64 * 1024);
+            let (world, user) = (self.world.clone(), self.user.clone());
+            let call = calls::advance(&world, chat, (&user, &peer), asked);
+            if let Ok(stored) = self.call(call, &gate).await {
                 let talk = self.memory.talk(&peer);
                 talk.confirmed = talk.confirmed.max(stored);
             }

@@ -4,6 +4,7 @@
 //!
 //! [`run`] is against loopback only. A run has a given time, and ends by itself.
 
+mod app;
 mod behaviour;
 mod calls;
 mod client;
@@ -14,10 +15,12 @@ mod hello;
 mod link;
 mod live;
 mod memory;
+mod node;
 mod rng;
 mod sends;
 mod stream;
 mod surroundings;
+mod way;
 mod world;
 
 use std::net::SocketAddr;
@@ -28,13 +31,13 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::task::JoinSet;
 
 pub use self::behaviour::{Behaviour, Counts};
-use self::behaviour::{OF_CLIENT, OF_STUBS};
+use self::behaviour::{OF_CLIENT, OF_CONVERSE, OF_STUBS};
 use self::client::Actor;
 use self::device::Device;
-use self::link::Addresses;
 pub use self::surroundings::{Dial, Dialing, Io, Surroundings};
+use self::way::WayIn;
 use self::world::World;
-use crate::event::Event;
+use crate::event::{Event, Way};
 use crate::record::{Record, Recorder};
 
 /// Users at most.
@@ -52,6 +55,8 @@ pub enum Kind {
     Stubs,
     /// The Rust client.
     Client,
+    /// The TypeScript client.
+    TypeScript,
 }
 
 /// What to run against a server on this machine.
@@ -68,6 +73,10 @@ pub struct Options {
 pub struct Load {
     /// Where the server listens; of several nodes, each connection is made to the next.
     pub addresses: Vec<SocketAddr>,
+    /// The same of the gateway, which every way but the native one leads through.
+    pub gateways: Vec<SocketAddr>,
+    /// The ways in, at least one: each device of a user goes by the next.
+    pub ways: Vec<Way>,
     /// How many users, 2 to [`MAX_USERS`].
     pub users: usize,
     /// Devices of each, 2 to [`MAX_DEVICES`].
@@ -79,6 +88,8 @@ pub struct Load {
     pub seed: u64,
     /// Which clients.
     pub kind: Kind,
+    /// Starts the TypeScript client: a program and its first arguments.
+    pub program: Vec<String>,
 }
 
 /// What came of a run.
@@ -98,7 +109,7 @@ pub async fn run(options: Options) -> Result<Outcome> {
 /// Runs, and writes to a record in which the caller notes what it breaks.
 pub async fn run_with(options: Options, recorder: Recorder) -> Result<Outcome> {
     let Options { data, load } = options;
-    for address in &load.addresses {
+    for address in load.addresses.iter().chain(&load.gateways) {
         ensure!(
             address.ip().is_loopback(),
             "{address} is not on this machine: only loopback is driven"
@@ -140,21 +151,34 @@ impl Driver {
             "at most {} seconds are allowed",
             MAX_WILD.as_secs()
         );
+        ensure!(!load.ways.is_empty(), "no way is given");
         let (required, mode) = match load.kind {
             Kind::Stubs => (OF_STUBS, "stubs"),
             Kind::Client => (OF_CLIENT, "client"),
+            Kind::TypeScript => (OF_CLIENT, "typescript"),
         };
-        let addresses = Addresses::new(&load.addresses).context("no address is given")?;
-        let world = World::new(
-            &load,
-            addresses,
-            surroundings,
-            recorder,
-            Counts::requiring(required),
+        for way in &load.ways {
+            let exists = match load.kind {
+                Kind::Stubs => true,
+                Kind::Client => *way == Way::Native,
+                Kind::TypeScript => matches!(way, Way::GrpcWeb | Way::WebSocket),
+            };
+            ensure!(exists, "{mode} does not come by {}", way.name());
+        }
+        ensure!(
+            load.kind != Kind::TypeScript || !load.program.is_empty(),
+            "no program is given for the TypeScript client"
         );
+        let ways = WayIn::all(&load.ways, (&load.addresses, &load.gateways))?;
+        let converses = load.kind != Kind::Stubs || load.ways.iter().any(|way| way.has_converse());
+        let required = required
+            .iter()
+            .filter(|behaviour| converses || !OF_CONVERSE.contains(behaviour));
+        let counts = Counts::requiring(required);
+        let world = World::new(&load, ways, surroundings, recorder, counts);
         world.note(Event::Begin {
             seed: load.seed,
-            mode: mode.into(),
+            mode: mode_by(mode, &load.ways),
         });
         Ok(Self { world, load })
     }
@@ -172,8 +196,11 @@ impl Driver {
                         Ok(())
                     });
                 }
-                Kind::Client => {
-                    clients.spawn(Actor::new(world.clone(), user, device)?.run());
+                Kind::Client | Kind::TypeScript => {
+                    let program = (self.load.kind == Kind::TypeScript)
+                        .then(|| self.load.program.clone().into());
+                    let actor = Actor::new(world.clone(), (user, device), program)?;
+                    clients.spawn(actor.run());
                 }
             }
         }
@@ -195,4 +222,13 @@ impl Driver {
             counts: world.counts.clone(),
         })
     }
+}
+
+/// Which clients by which ways, as it stands in the record.
+fn mode_by(mode: &str, ways: &[Way]) -> String {
+    if ways == [Way::Native] {
+        return mode.to_owned();
+    }
+    let names: Vec<&str> = ways.iter().map(|way| way.name()).collect();
+    format!("{mode} by {}", names.join(", "))
 }

@@ -1,13 +1,16 @@
 //! What a device sends: new messages, and again what is not settled, what is on its
 //! way, and what was answered long ago.
 
+use std::time::Duration;
+
 use duologue_proto::chat::v1 as wire;
 use duologue_proto::chat::v1::converse_request::Frame as Up;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::behaviour::Behaviour;
 use super::calls::{self, Outcome};
 use super::device::Device;
+use super::link::{Gate, Mode};
 use super::memory::Pending;
 use super::stream::Stream;
 use crate::event::{Door, Envelope, Event, Send, digest};
@@ -17,6 +20,8 @@ use crate::event::{Door, Envelope, Event, Send, digest};
 const MAX_PENDING: usize = 40;
 const BIG_BYTES: (u64, u64) = (3_000, 8_000);
 const BIG_PERCENT: u64 = 20;
+/// Calls whose connection is cut meanwhile.
+const LOST_PERCENT: u64 = 8;
 /// Big messages that together are more than a session may have waiting.
 const FLOOD: usize = 30;
 
@@ -223,8 +228,11 @@ impl Device {
     async fn call_send(&mut self, peer: &str, pending: &Pending) -> bool {
         self.tried(peer, &pending.message_id, false);
         // A way of its own: the stream's may be full.
-        let (chat, _gate) = self.world.link(64 * 1024);
-        let outcome = calls::send(&self.world, chat, (&self.user, peer), pending).await;
+        let (chat, gate) = self.world.link(&self.way, 64 * 1024);
+        let world = self.world.clone();
+        let users = (self.user.clone(), peer);
+        let call = calls::send(&world, chat, (&users.0, users.1), pending);
+        let outcome = self.call(call, &gate).await;
         let talk = self.memory.talk(peer);
         match outcome {
             Ok(Outcome::Stored { seq, duplicate }) => {
@@ -249,6 +257,21 @@ impl Device {
             Err(_) => {}
         }
         false
+    }
+
+    /// Makes a call. Of who has nothing but calls, some lose their connection
+    /// meanwhile: nothing else is in flight when they leave.
+    pub(super) async fn call<T>(&mut self, call: impl Future<Output = T>, gate: &Gate) -> T {
+        let mut call = std::pin::pin!(call);
+        if !self.way.way().has_converse() && self.rng.percent(LOST_PERCENT) {
+            let pause = Duration::from_millis(self.rng.between(0, 8));
+            if let Ok(answer) = timeout(pause, &mut call).await {
+                return answer;
+            }
+            gate.set(Mode::Cut);
+            self.world.did(Behaviour::LeftInFlight);
+        }
+        call.await
     }
 
     /// Sends again what was answered: it must be a duplicate.

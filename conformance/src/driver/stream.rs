@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use duologue_proto::chat::v1 as wire;
-use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::chat::v1::converse_request::Frame as Up;
 use duologue_proto::chat::v1::converse_response::Frame as Down;
 use duologue_proto::chat::v1::subscribe_response::Frame as Shown;
@@ -12,10 +11,10 @@ use duologue_proto::ids::UnixMillis;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::link::Gate;
+use super::way::Chat;
 use super::world::World;
 use crate::event::{
     Connect, Cursor, CursorMove, Door, Envelope, Event, Refused, SessionNumber, Stored, digest,
@@ -29,7 +28,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(5);
 /// A way to the server.
 #[derive(Clone)]
 pub(super) struct Link {
-    pub(super) chat: ChatServiceClient<Channel>,
+    pub(super) chat: Chat,
     pub(super) gate: Gate,
 }
 

@@ -4,18 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::ids::UserId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::Load;
 use super::behaviour::{Behaviour, Counts};
-use super::link::{Addresses, Gate};
+use super::link::Gate;
 use super::surroundings::Surroundings;
+use super::way::{Chat, WayIn};
 use crate::event::{Event, SessionNumber, User};
 use crate::record::Recorder;
 
@@ -45,7 +44,7 @@ pub(super) struct World {
 }
 
 pub(super) struct Shared {
-    pub(super) addresses: Addresses,
+    ways: Vec<WayIn>,
     pub(super) recorder: Recorder,
     pub(super) counts: Counts,
     pub(super) users: Vec<User>,
@@ -68,7 +67,7 @@ impl World {
     /// The world of a run that begins now.
     pub(super) fn new(
         load: &Load,
-        addresses: Addresses,
+        ways: Vec<WayIn>,
         surroundings: Surroundings,
         recorder: Recorder,
         counts: Counts,
@@ -76,7 +75,7 @@ impl World {
         // Names of their own for every run: what earlier runs left is not met.
         let run = format!("c{:x}-{}", surroundings.clock.now().0, load.seed);
         let shared = Shared {
-            addresses,
+            ways,
             recorder,
             counts,
             users: (0..load.users)
@@ -155,11 +154,16 @@ impl World {
         Gate::new(Arc::clone(&self.surroundings.dial))
     }
 
-    /// A way to the server of its own, with its gate.
-    pub(super) fn link(&self, window_bytes: u32) -> (ChatServiceClient<Channel>, Gate) {
+    /// The way of one device of one user: of several ways, neither the devices of a
+    /// user nor those who talk with each other have the same.
+    pub(super) fn way_of(&self, user: usize, device: usize) -> &WayIn {
+        &self.ways[(user + device) % self.ways.len()]
+    }
+
+    /// A connection to the server of its own, with its gate.
+    pub(super) fn link(&self, way: &WayIn, window_bytes: u32) -> (Chat, Gate) {
         let gate = self.gate();
-        let channel = super::link::channel(&self.addresses, &gate, window_bytes);
-        (ChatServiceClient::new(channel), gate)
+        (way.open(&gate, window_bytes), gate)
     }
 
     pub(super) fn is_wild(&self) -> bool {

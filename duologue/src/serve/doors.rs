@@ -7,11 +7,11 @@ use anyhow::Context as _;
 use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Upstream};
 use duologue_runtime::clock::SystemClock;
-use duologue_runtime::listener::{self, Connection, GuardConfig, Seats, Tls};
+use duologue_runtime::listener::{self, GuardConfig, Seats, Tls};
 use duologue_runtime::metrics::Metrics;
 use duologue_runtime::server::{self, Door, Stack};
 use duologue_runtime::shutdown::Shutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use super::config::ServeArgs;
@@ -76,10 +76,16 @@ impl Doors {
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> anyhow::Result<()> {
-        let guard = |listener, door, tls| guard(listener, self.seats.clone(), door, tls, metrics);
+        let config = |door, tls| GuardConfig {
+            seats: self.seats.clone(),
+            tls,
+            on_event: server::count_connections(metrics, door),
+        };
         let with_http1 = self.tls.as_ref().map(Tls::with_http1);
-        let web = guard(web, Door::Web, with_http1);
-        let grpc = guard(grpc, Door::Public, self.tls.clone());
+        let web = duologue_gateway::accepted(web);
+        let web = listener::guard(web, config(Door::Web, with_http1));
+        let grpc = listener::accepted(grpc);
+        let grpc = listener::guard(grpc, config(Door::Public, self.tls.clone()));
         let web = async {
             duologue_gateway::serve(self.gateway, web, shutdown.clone()).await;
             shutdown.trigger();
@@ -92,21 +98,6 @@ impl Doors {
         let (served, ()) = tokio::join!(grpc, web);
         served.context("the server failed")
     }
-}
-
-fn guard(
-    listener: TcpListener,
-    seats: Seats,
-    door: Door,
-    tls: Option<Tls>,
-    metrics: &Metrics,
-) -> impl futures_util::Stream<Item = std::io::Result<Connection<TcpStream>>> {
-    let config = GuardConfig {
-        seats,
-        tls,
-        on_event: server::count_connections(metrics, door),
-    };
-    listener::guard(listener::accepted(listener), config)
 }
 
 /// The gateway, which calls chat inside the same stack as native clients do.

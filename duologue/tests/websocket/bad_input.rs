@@ -14,15 +14,16 @@ const OFFER: (&str, &str) = ("sec-websocket-protocol", PROTO);
 
 /// A frame with a mask of zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASKED: u8 = 0x80;
     let mut bytes = vec![first];
-    match u16::try_from(payload.len()) {
-        Ok(length) if length < 126 => bytes.push(0x80 | length as u8),
-        Ok(length) => {
-            bytes.push(0x80 | 126);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ ..=125), _) => bytes.push(MASKED | length),
+        (_, Ok(length)) => {
+            bytes.push(MASKED | 0x7E);
             bytes.extend(length.to_be_bytes());
         }
-        Err(_) => {
-            bytes.push(0x80 | 127);
+        _ => {
+            bytes.push(MASKED | 0x7F);
             bytes.extend((payload.len() as u64).to_be_bytes());
         }
     }

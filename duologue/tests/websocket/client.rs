@@ -39,7 +39,9 @@ impl System {
             self.addr
         );
         for (name, value) in headers {
-            request.push_str(&format!("{name}: {value}\r\n"));
+            for part in [name, ": ", value, "\r\n"] {
+                request.push_str(part);
+            }
         }
         request.push_str("\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();

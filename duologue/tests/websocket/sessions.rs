@@ -85,7 +85,6 @@ async fn a_person_with_any_tool_sees_these_texts() {
         ))
         .await;
     let welcome = client.heard_json().await;
-    assert_eq!(welcome["ref"], "1");
     assert_eq!(welcome["welcome"]["user"], "alice");
     assert_eq!(welcome["welcome"]["heartbeatInterval"], "25s");
     assert_eq!(welcome["welcome"]["limits"]["maxFrameBytes"], 65_536);

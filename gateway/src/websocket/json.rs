@@ -10,6 +10,7 @@ use prost::Message as _;
 use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
 };
+use serde_json::error::Category;
 
 /// What a client says.
 const REQUEST: &str = "duologue.chat.v1.ConverseRequest";
@@ -43,8 +44,8 @@ impl Json {
         })
     }
 
-    /// A text of a client as protobuf; the error says what is wrong, to the client
-    /// alone.
+    /// A text of a client as protobuf; the error says where it is wrong. What is written
+    /// there is not said: reasons of closing are logged by clients.
     pub(super) fn read(&self, text: &[u8]) -> Result<Vec<u8>, String> {
         let mut json = serde_json::Deserializer::from_slice(text);
         let options = DeserializeOptions::new().deny_unknown_fields(true);
@@ -53,7 +54,7 @@ impl Json {
                 .and_then(|message| json.end().map(|()| message));
         match request {
             Ok(request) => Ok(request.encode_to_vec()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(fault(&error)),
         }
     }
 
@@ -67,6 +68,15 @@ impl Json {
             .map_err(|_| Undecodable)?;
         Ok(json.into_inner())
     }
+}
+
+fn fault(error: &serde_json::Error) -> String {
+    let what = match error.classify() {
+        Category::Data => "is no ConverseRequest: a field is unknown or of another type",
+        Category::Syntax | Category::Eof | Category::Io => "is not JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    format!("{what}, at line {line}, column {column}")
 }
 
 #[cfg(test)]

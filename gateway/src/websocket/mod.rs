@@ -44,7 +44,7 @@ pub use self::socket::{
 pub use self::up::UP_BYTES;
 use crate::Upstream;
 
-/// `WebSockets` from one address that wait for their first message.
+/// WebSockets from one address that wait for their first message.
 pub const DEFAULT_MAX_WAITING_PER_ADDRESS: usize = 100;
 
 /// What the door needs.
@@ -54,7 +54,7 @@ pub struct WebSocketConfig {
     pub upstream: Upstream,
     /// Where metrics are registered.
     pub metrics: Metrics,
-    /// `WebSockets` from one address that wait for their first message.
+    /// WebSockets from one address that wait for their first message.
     pub max_waiting_per_address: usize,
     /// When clients are to be handed on: only where what is called does not go away
     /// together with this process, and so does not say it.
@@ -65,7 +65,7 @@ pub struct WebSocketConfig {
 #[derive(Clone)]
 pub struct WebSockets(Arc<Shared>);
 
-/// What all `WebSockets` share.
+/// What all WebSockets share.
 struct Shared {
     upstream: Upstream,
     json: Json,

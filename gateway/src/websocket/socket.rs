@@ -29,6 +29,8 @@ pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One read takes so many bytes at most.
 const READ_BYTES: usize = 8 * 1024;
+/// Events and reads of one turn: who floods must not keep its own timers from running out.
+const MAX_READS: usize = 32;
 
 /// Why nothing more is to be had from a connection.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Socket<IO> {
         if std::mem::take(&mut self.life.is_paused) {
             self.life.hear();
         }
-        loop {
+        for _ in 0..MAX_READS {
             if self.has_closed {
                 self.input.clear();
             } else if let Some(event) = self.decode()? {
@@ -148,6 +150,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Socket<IO> {
             }
             ready!(self.poll_read(cx))?;
         }
+        // Others have their turn, and so have this connection's timers.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn decode(&mut self) -> Result<Option<Event>, Lost> {

@@ -5,8 +5,9 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use futures_util::Stream;
 use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
@@ -26,6 +27,20 @@ pub fn accepted(listener: TcpListener) -> impl Stream<Item = Accepted<TcpStream>
         let _ = io.set_nodelay(true);
         let peer = Peer { addr: Some(addr) };
         Some((Accepted { io, peer }, listener))
+    })
+}
+
+/// As [`accepted`]. A peer that does not acknowledge what it is sent for so long is taken for
+/// gone, which HTTP/1.1 has no way to ask.
+pub fn accepted_and_watched(
+    listener: TcpListener,
+    unanswered: Duration,
+) -> impl Stream<Item = Accepted<TcpStream>> + Send {
+    accepted(listener).inspect(move |accepted| {
+        let watched = SockRef::from(&accepted.io).set_tcp_user_timeout(Some(unanswered));
+        if let Err(error) = watched {
+            tracing::debug!(%error, "a connection is not watched");
+        }
     })
 }
 
@@ -91,5 +106,17 @@ mod tests {
         let connection = accepted.next().await.unwrap();
         assert_eq!(connection.peer.addr, client.local_addr().ok());
         assert!(connection.io.nodelay().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_nothing_is_taken_for_gone() {
+        let unanswered = Duration::from_secs(40);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let _client = client.await.unwrap();
+        let mut accepted = std::pin::pin!(accepted_and_watched(listener, unanswered));
+        let connection = accepted.next().await.unwrap();
+        let watched = SockRef::from(&connection.io).tcp_user_timeout();
+        assert_eq!(watched.unwrap(), Some(unanswered));
     }
 }

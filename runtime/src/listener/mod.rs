@@ -20,7 +20,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use tokio::net::TcpListener;
 
-pub use accept::{ACCEPT_BACKOFF, accepted};
+pub use accept::{ACCEPT_BACKOFF, accepted, accepted_and_watched};
 pub use connection::{Connection, PREFACE_TIMEOUT};
 pub use exposure::{ExposureError, check_exposure};
 pub use guard::{

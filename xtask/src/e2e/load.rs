@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use conformance::check::{Violation, check};
 use conformance::driver::{self, Kind};
-use conformance::event::Event;
+use conformance::event::{Event, Way};
 use conformance::faults::struck;
 use conformance::record::{Record, Recorder};
 use futures_util::future::try_join_all;
@@ -27,6 +27,12 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub(super) struct Load {
     pub(super) kind: Kind,
+    /// The ways in, of which each device takes the next.
+    pub(super) ways: Vec<Way>,
+    /// Where those lead that are not native.
+    pub(super) gateways: Vec<SocketAddr>,
+    /// Starts the TypeScript client.
+    pub(super) program: Vec<String>,
     pub(super) seed: u64,
     pub(super) wild: Duration,
     pub(super) users: usize,
@@ -38,6 +44,9 @@ impl Load {
     pub(super) fn new(kind: Kind, seed: u64, wild: Duration) -> Self {
         Self {
             kind,
+            ways: vec![Way::Native],
+            gateways: Vec::new(),
+            program: Vec::new(),
             seed,
             wild,
             users: 12,
@@ -50,6 +59,7 @@ impl Load {
         match self.kind {
             Kind::Stubs => "stubs",
             Kind::Client => "client",
+            Kind::TypeScript => "typescript",
         }
     }
 
@@ -58,11 +68,14 @@ impl Load {
             data: data.to_path_buf(),
             load: driver::Load {
                 addresses: addresses.to_vec(),
+                gateways: self.gateways.clone(),
+                ways: self.ways.clone(),
                 users: self.users,
                 devices: self.devices,
                 wild: self.wild,
                 seed: self.seed,
                 kind: self.kind,
+                program: self.program.clone(),
             },
         }
     }
@@ -158,6 +171,7 @@ pub(super) struct Serving {
     folder: PathBuf,
     /// The same for every start.
     grpc: String,
+    web: String,
 }
 
 /// Rates and counts that no load reaches.
@@ -177,6 +191,7 @@ impl Serving {
         Self {
             folder: folder.to_path_buf(),
             grpc: ANY_PORT.to_owned(),
+            web: ANY_PORT.to_owned(),
         }
     }
 
@@ -186,11 +201,13 @@ impl Serving {
             "--grpc-listen",
             &self.grpc,
             "--web-listen",
-            ANY_PORT,
+            &self.web,
             "--admin-listen",
             ANY_PORT,
             "--data",
             "data",
+            "--requests-per-address",
+            "1000000/1000000",
         ];
         let arguments = [&listen[..], &UNBOUNDED].concat();
         Server::spawn(program, &self.folder, &arguments, environment)
@@ -205,6 +222,7 @@ impl Serving {
         let mut server = self.spawn(program, environment)?;
         server.listening().await?;
         self.grpc = server.grpc().to_string();
+        self.web = server.web().to_string();
         Ok(server)
     }
 }

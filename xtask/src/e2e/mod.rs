@@ -2,12 +2,13 @@
 //! real disk.
 //!
 //! `server` starts and ends the program, `load` drives it, `tracer` breaks its
-//! syncs; `readme`, `drain`, `kills`, `pause`, `disk`, `sync` and `cluster` are the parts
+//! syncs; `readme`, `drain`, `doors`, `kills`, `pause`, `disk`, `sync` and `cluster` are the parts
 //! of the run. Every wait has a limit.
 
 mod cluster;
 mod dice;
 mod disk;
+mod doors;
 mod drain;
 mod kills;
 mod load;
@@ -60,6 +61,9 @@ enum Part {
     Readme,
     /// One signal drains, two end at once.
     Drain,
+    /// Every way in, each with kills: gRPC-Web, WebSocket, JSON, all of them at once,
+    /// and the TypeScript client.
+    Doors,
     /// SIGKILL under load, at random moments and at named points.
     Kills,
     /// SIGSTOP under load, and SIGCONT after half a minute.
@@ -149,6 +153,7 @@ async fn run_part(part: Part, setup: &Setup) -> Result<()> {
     let (name, limited) = match part {
         Part::Readme => ("readme", limited(PART_LIMIT, readme::run(setup)).await),
         Part::Drain => ("drain", limited(PART_LIMIT, drain::run(setup)).await),
+        Part::Doors => ("doors", limited(PART_LIMIT, doors::run(setup)).await),
         Part::Kills => (
             "kills",
             limited(kills_limit(setup), kills::run(setup)).await,

@@ -31,6 +31,7 @@ pub(super) struct Server {
     log: PathBuf,
     process: u32,
     grpc: SocketAddr,
+    web: SocketAddr,
     admin: SocketAddr,
 }
 
@@ -95,6 +96,7 @@ impl Server {
             reader,
             log,
             grpc: unknown,
+            web: unknown,
             admin: unknown,
         })
     }
@@ -102,6 +104,7 @@ impl Server {
     /// Waits until it has printed where it listens.
     pub(super) async fn listening(&mut self) -> Result<()> {
         self.grpc = self.wait_for_address("grpc").await?;
+        self.web = self.wait_for_address("web").await?;
         self.admin = self.wait_for_address("admin").await?;
         Ok(())
     }
@@ -114,6 +117,11 @@ impl Server {
     /// Where it serves gRPC.
     pub(super) fn grpc(&self) -> SocketAddr {
         self.grpc
+    }
+
+    /// Where it serves browsers.
+    pub(super) fn web(&self) -> SocketAddr {
+        self.web
     }
 
     /// The first lines that it prints; waits for those that are missing.

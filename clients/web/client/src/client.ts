@@ -139,8 +139,8 @@ export class DirectClient implements Client {
     return peer === undefined ? all : all.filter((it) => it.peer === peer);
   }
 
-  markRead(peer: UserId, seq: bigint): void {
-    this.#inside.driver.markRead(peer, seq);
+  markRead(peer: UserId, seq: bigint): boolean {
+    return this.#inside.driver.markRead(peer, seq);
   }
 
   on(listener: (event: Event) => void): () => void {

@@ -88,10 +88,10 @@ export class Driver {
     await this.#savedUpTo(this.#parts.session.abandon(id));
   }
 
-  markRead(peer: UserId, seq: Seq): void {
-    if (this.isClosed) return;
-    this.#parts.session.markRead(peer, seq, this.#parts.environment.now());
+  markRead(peer: UserId, seq: Seq): boolean {
+    if (this.isClosed || !this.#parts.session.markRead(peer, seq, this.#parts.environment.now())) return false;
     this.#schedule();
+    return true;
   }
 
   reconnect(): void {

@@ -105,11 +105,11 @@ export class Session {
     return saves.need();
   }
 
-  /** Moves the user's read cursor. */
-  markRead(peer: UserId, seq: Seq, now: number): void {
+  /** Moves the user's read cursor; false if it does not move. */
+  markRead(peer: UserId, seq: Seq, now: number): boolean {
     // A place in the history before, as long as the application cannot know better.
-    if (this.#core.untakenHistories > 0) return;
-    if (isUserId(peer) && seq > 0n) wantCursor(this.#core, peer, cursor(seq, seq), now);
+    if (this.#core.untakenHistories > 0) return false;
+    return isUserId(peer) && seq > 0n && wantCursor(this.#core, peer, cursor(seq, seq), now);
   }
 
   /** Connects now instead of later, or after a stop. */

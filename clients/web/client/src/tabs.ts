@@ -139,7 +139,7 @@ class TabClient implements Client {
   }
 
   markRead(peer: UserId, seq: Seq): void {
-    if (this.#owner) this.#owner.client.markRead(peer, seq);
+    if (this.#owner) this.#owner.markRead(peer, seq);
     else this.#say({ kind: "read", peer, seq });
   }
 
@@ -200,7 +200,7 @@ class TabClient implements Client {
     }
     // Deposed or closed meanwhile.
     if (part !== this.#part) return client.drop();
-    const owner = new Owner(client, (told) => this.#tell(told));
+    const owner = new Owner(client, (told) => this.#tell(told), (event) => this.#showOwn(event, part));
     this.#owner = owner;
     this.#term = Math.max(this.#environment.wall(), this.#term + 1);
     this.#view.setPending(client.pending());
@@ -208,7 +208,7 @@ class TabClient implements Client {
     this.#isReady.resolve();
     this.#tell({ kind: "owner" });
     this.#takeOver(owner);
-    await owner.feed((event) => this.#showOwn(event, part));
+    await owner.feed();
   }
 
   /** What this tab has asked of, or given to, the owner before is its own now. */

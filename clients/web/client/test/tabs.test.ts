@@ -68,6 +68,19 @@ test("one tab owns the connection, the other is a full client that follows", asy
   assert.equal(network.server.cursor("bob").read, 2n);
 });
 
+test("what is read in one tab is read in the others", async () => {
+  const [owner, follower] = [await open(), await open()];
+  network.push(network.server.otherSends("bob", "bob"));
+  network.push(network.server.otherSends("bob", "bob"));
+  await settle();
+  const reads = ({ events }: Opened) => events.flatMap((event) => (event.type === "own-cursor" ? [Number(event.read)] : []));
+  owner.client.markRead("bob", 1n);
+  follower.client.markRead("bob", 2n);
+  follower.client.markRead("bob", 2n);
+  await settle();
+  assert.deepEqual([reads(owner), reads(follower)], [[1, 2], [1, 2]]);
+});
+
 test("a follower's pending messages are those of the owner; either gives them up", async () => {
   const [owner, follower] = [await open(), await open()];
   network.isDown = true;

@@ -5,7 +5,7 @@ use super::story::{
     ALICE, ALICE_NEW, BOB, BOB_LEFT, CURSOR, PLANTED, caught_up, connect, delivered, disconnect,
     envelope, good, moved, receipt, send, stored, welcome,
 };
-use crate::event::{Connect, Cursor, Door, Envelope, Event, Refused};
+use crate::event::{Connect, Cursor, Door, Envelope, Event, Refused, Way};
 
 /// The place of an event in the good record.
 fn place(events: &[Event], event: &Event) -> usize {
@@ -386,6 +386,7 @@ fn a_stored_cursor_that_retreats() {
 fn a_cursor_that_the_client_shows_lower_than_before() {
     let client = Event::Connect(Connect {
         door: Door::Client,
+        way: Way::Native,
         ..connect(PLANTED, "alice")
     });
     let lower = Event::Receipt {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Connect, Cursor, CursorMove, Door, Envelope, Event, Send, Stored, digest};
+use crate::event::{Connect, Cursor, CursorMove, Door, Envelope, Event, Send, Stored, Way, digest};
 
 /// Alice's first session; it ends with a send in flight.
 pub(super) const ALICE: u64 = 1;
@@ -23,6 +23,7 @@ pub(super) fn connect(session: u64, user: &str) -> Connect {
         device: format!("d{session}"),
         number: session,
         door: Door::Converse,
+        way: Way::Native,
         token: String::new(),
         positions: BTreeMap::new(),
         held: BTreeMap::new(),

@@ -217,7 +217,7 @@ async fn what_a_client_must_not_say_closes_with_its_code() {
         (
             json(frame(0x81, b"{\"hello\":")),
             1007,
-            "INVALID_FIELD: EOF while parsing a value at line 1 column 9",
+            "INVALID_FIELD: is not JSON, at line 1, column 9",
         ),
         (
             proto(frame(0x82, &ping)),

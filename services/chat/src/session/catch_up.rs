@@ -23,7 +23,7 @@ use duologue_runtime::refusal::{Reason, Refusal};
 use tokio::time::Instant;
 
 use super::opening::pause;
-use super::{Effect, MAX_SESSION, Now, RETRY_PAUSE, Session};
+use super::{Effect, MAX_SESSION, Now, Phase, RETRY_PAUSE, Session};
 use crate::frame::{Down, FRAME};
 
 /// Bytes of envelopes in one read.
@@ -391,6 +391,10 @@ impl Session {
         duplicate: bool,
         now: Now,
     ) {
+        // Nothing more is told, so nothing more is noted.
+        if self.phase != Phase::Live {
+            return;
+        }
         let seq = envelope.seq;
         if seq == Seq::ZERO.next() && !duplicate {
             self.catch_up.begin(peer);

@@ -92,7 +92,11 @@ impl Driven {
     }
 
     fn give(&mut self, inputs: impl IntoIterator<Item = Input>) -> Vec<Effect> {
-        self.session.handle(inputs, self.now)
+        let effects = self.session.handle(inputs, self.now);
+        // Else its task would never rest.
+        let due = self.session.next_deadline();
+        assert!(due.is_none_or(|due| due > self.now.instant));
+        effects
     }
 
     fn after(&mut self, duration: Duration) -> Vec<Effect> {
@@ -372,6 +376,21 @@ fn what_is_held_behind_a_gap_is_bounded_and_the_rest_is_read() {
         effects.as_slice(),
         [Effect::Read(read)] if read.start == ReadStart::After(Seq(last))
     ));
+}
+
+#[test]
+fn a_session_that_ends_waits_for_no_gap() {
+    let mut driven = Driven::live(&[]);
+    driven.give([send("bob", "m1"), send("carol", "x")]);
+    driven.give([send("bob", "m2"), Input::Gone]);
+    for (seq, id) in [(1, "m1"), (3, "m2")] {
+        let stored = Appended::Stored {
+            envelope: envelope("alice", "bob", seq, id),
+            duplicate: false,
+        };
+        driven.give([Input::Appended(user("bob"), vec![stored])]);
+    }
+    driven.after(GAP_WAIT);
 }
 
 #[test]

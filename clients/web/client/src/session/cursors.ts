@@ -17,14 +17,15 @@ import { CURSOR_INTERVAL_MS, RETRY_DELAY_MS } from "../limits.ts";
 import type { Core } from "./core.ts";
 import type { At } from "./types.ts";
 
-/** Moves the user's cursor. */
-export function wantCursor(core: Core, peer: UserId, asked: Cursor, now: number): void {
+/** Moves the user's cursor; false if it is there already. */
+export function wantCursor(core: Core, peer: UserId, asked: Cursor, now: number): boolean {
   const conversation = core.conversations.touch(peer);
   conversation.knownOwn = furthest(conversation.knownOwn, asked);
-  if (covers(conversation.wanted, asked)) return;
+  if (covers(conversation.wanted, asked)) return false;
   conversation.wanted = furthest(conversation.wanted, asked);
   core.cursorsDue.add(peer);
   core.saves.soon(now);
+  return true;
 }
 
 /** The next cursor move to send, if one is due. */

@@ -10,6 +10,7 @@ import type { Ask, Failure, Told } from "./messages.ts";
 export class Owner {
   readonly client: DirectClient;
   readonly #tell: (told: Told) => void;
+  readonly #show: (event: Event) => Promise<void>;
   readonly #online = new Map<UserId, Presence>();
   /** How far events went, by conversation. */
   readonly #positions: Map<UserId, Seq>;
@@ -17,19 +18,24 @@ export class Owner {
   readonly #keeping = new Map<MessageId, Promise<unknown>>();
   #connected: Event | undefined;
 
-  constructor(client: DirectClient, tell: (told: Told) => void) {
+  constructor(client: DirectClient, tell: (told: Told) => void, show: (event: Event) => Promise<void>) {
     this.client = client;
     this.#positions = client.positions();
     this.#tell = tell;
+    this.#show = show;
   }
 
   /** Hands every event to the other tabs and to this one's application, in turn. */
-  async feed(show: (event: Event) => Promise<void>): Promise<void> {
+  async feed(): Promise<void> {
     for await (const event of this.client) {
       this.#note(event);
-      if (!isClosing(event)) this.#tell({ kind: "event", event });
-      await show(event);
+      await this.#give(event);
     }
+  }
+
+  /** The server tells only other devices of it; other tabs must know, too. */
+  markRead(peer: UserId, seq: Seq): void {
+    if (this.client.markRead(peer, seq)) void this.#give({ type: "own-cursor", peer, delivered: seq, read: seq });
   }
 
   /** Keeps a message; resolves with where an earlier copy may be. */
@@ -64,7 +70,7 @@ export class Owner {
       case "probe":
         return this.#tell({ kind: "alive" });
       case "read":
-        return this.client.markRead(ask.peer, ask.seq);
+        return this.markRead(ask.peer, ask.seq);
       case "reconnect":
         return this.client.reconnect();
       case "send":
@@ -78,6 +84,11 @@ export class Owner {
           return { kind: "done", to, request: ask.request };
         });
     }
+  }
+
+  #give(event: Event): Promise<void> {
+    if (!isClosing(event)) this.#tell({ kind: "event", event });
+    return this.#show(event);
   }
 
   #reply(to: string, request: number, make: () => Promise<Told>): void {

@@ -174,6 +174,8 @@ impl World {
                 Effect::End(refusal) => panic!("the session ended: {refusal:?}"),
             }
         }
+        let due = self.session.next_deadline();
+        assert!(due.is_none_or(|due| due > self.now.instant));
         let more = self.session.handle([], self.now);
         assert!(more.is_empty(), "a call more changes nothing: {more:?}");
         // Beside what is pushed, answers to sends, of which so many may wait.
