@@ -148,7 +148,7 @@ async fn web(
     let seats = config.door.seats(config.process.connections);
     let tls = tls.as_ref().map(Tls::with_http1);
     let guard = process.guard(seats, Door::Web, tls);
-    let incoming = listener::guard(listener::accepted(listener), guard);
+    let incoming = listener::guard(crate::accepted(listener), guard);
     crate::server::serve(gateway, incoming, process.shutdown.clone()).await;
     if let Some(fresh) = fresh {
         fresh.abort();
