@@ -13,6 +13,7 @@ use duologue_runtime::rate::RateLimit;
 use duologue_runtime::upstream::Addresses;
 
 use crate::origin::{Origin, Origins};
+use crate::websocket::DEFAULT_MAX_WAITING_PER_ADDRESS;
 
 /// The listener for browsers.
 #[derive(Args, Debug, Clone)]
@@ -38,6 +39,9 @@ pub struct WebArgs {
     /// Requests from one address to --web-listen: per second, and at once
     #[arg(long, value_name = "RATE/BURST", env = "DUOLOGUE_REQUESTS_PER_ADDRESS", default_value = "1000/5000", value_parser = rate)]
     pub requests_per_address: RateLimit,
+    /// WebSockets from one address at once that have not said Hello
+    #[arg(long, value_name = "NUMBER", env = "DUOLOGUE_WAITING_PER_ADDRESS", default_value_t = DEFAULT_MAX_WAITING_PER_ADDRESS)]
+    pub waiting_per_address: usize,
 }
 
 impl WebArgs {

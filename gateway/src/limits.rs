@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use crate::websocket::{
-    CLOSE_TIMEOUT, DEFAULT_MAX_WAITING_PER_ADDRESS, DOWN_BYTES, FLUSH_TIMEOUT, MAX_MESSAGE_BYTES,
-    MESSAGE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, UP_BYTES,
+    CLOSE_TIMEOUT, DOWN_BYTES, FLUSH_TIMEOUT, MAX_MESSAGE_BYTES, MESSAGE_TIMEOUT, PING_INTERVAL,
+    PING_TIMEOUT, UP_BYTES,
 };
 
 /// How long the head of a request may take over HTTP/1.1, and how long a connection

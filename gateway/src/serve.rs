@@ -22,7 +22,7 @@ use tonic::service::Routes;
 
 pub use crate::config::ServeConfig;
 use crate::nodes::ChatNodes;
-use crate::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
+use crate::websocket::{WebSocketConfig, WebSockets};
 use crate::{DevTokens, Gateway, GatewayParts, Upstream};
 
 /// Which program this is.
@@ -119,7 +119,7 @@ fn gateway(
     let sockets = WebSockets::new(WebSocketConfig {
         upstream: upstream.clone(),
         metrics: process.metrics.clone(),
-        max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
+        max_waiting_per_address: config.web.waiting_per_address,
         hand_on: Some(shutdown),
     })?;
     let key = config.dev_key.as_deref().map(DevKey::load_or_create);

@@ -29,10 +29,12 @@ const CRATES: [(&str, &str); 9] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 59] = [
+const NO_LIMITS: [(&str, &str); 61] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
+    ("duologue_gateway", "DEFAULT_MAX_WAITING_PER_ADDRESS"),
+    ("duologue_gateway", "MAX_READS"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS_PER_ADDRESS"),
     ("duologue_runtime", "DEFAULT_UNARY_DEADLINE"),
     // Given by a protocol or a format.

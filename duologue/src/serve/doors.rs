@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use duologue_gateway::websocket::{DEFAULT_MAX_WAITING_PER_ADDRESS, WebSocketConfig, WebSockets};
+use duologue_gateway::websocket::{WebSocketConfig, WebSockets};
 use duologue_gateway::{DevTokens, Gateway, GatewayParts, Upstream};
 use duologue_runtime::clock::SystemClock;
 use duologue_runtime::listener::{self, GuardConfig, Seats, Tls};
@@ -115,7 +115,7 @@ pub(super) fn gateway(
     let sockets = WebSockets::new(WebSocketConfig {
         upstream: upstream.clone(),
         metrics: metrics.clone(),
-        max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
+        max_waiting_per_address: args.web.waiting_per_address,
         // Chat says goodbye itself.
         hand_on: None,
     })?;

@@ -162,7 +162,6 @@ fn gateway() -> Named {
         duologue_gateway::limits::CORS_MAX_AGE,
         duologue_gateway::limits::MAX_MESSAGE_BYTES,
         duologue_gateway::limits::MESSAGE_TIMEOUT,
-        duologue_gateway::limits::DEFAULT_MAX_WAITING_PER_ADDRESS,
         duologue_gateway::limits::PING_INTERVAL,
         duologue_gateway::limits::PING_TIMEOUT,
         duologue_gateway::limits::DOWN_BYTES,
