@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use duologue_proto::chat::v1::converse_response::Frame;
 use duologue_proto::chat::v1::{
-    Hello, ListUsersRequest, SendMessageResponse, SubscribeRequest, Welcome,
+    Hello, ListConversationsRequest, SendMessageResponse, SubscribeRequest, Welcome,
 };
 use duologue_runtime::refusal::Reason;
 use duologue_runtime::server::MAX_STREAMS_PER_CONNECTION;
@@ -314,7 +314,8 @@ async fn pages_count_by_their_own_address_which_nobody_can_forge() {
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut chat = forger([127, 0, 0, 1]).await;
-        chat.list_users(ListUsersRequest::default()).await.unwrap();
+        let list = ListConversationsRequest::default();
+        chat.list_conversations(list).await.unwrap();
         held.push(chat);
     }
     gateway.end().await;

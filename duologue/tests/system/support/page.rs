@@ -53,7 +53,7 @@ impl Page {
         });
         let mut request = Request::post(path)
             .header("host", web.to_string())
-            .header("origin", format!("http://{}", web));
+            .header("origin", format!("http://{web}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
