@@ -92,11 +92,11 @@ impl Server {
             Kind::Duologue => Some(running.next_address("web")?),
         };
         Ok(Self {
-            web,
             running,
             data,
             kind,
             address,
+            web,
         })
     }
 
