@@ -1,9 +1,10 @@
 //! How fast Duologue is, on the reader's own machine: `bench relay` measures it
 //! beside a relay that stores nothing, `bench store` on what it has stored, `bench
-//! cluster` across chat nodes.
+//! cluster` across chat nodes, `bench doors` by every door.
 
 mod bare;
 mod cluster;
+mod doors;
 mod driver;
 mod histogram;
 mod idle;
@@ -29,6 +30,8 @@ enum Command {
     Store(store::Options),
     /// Pairs across two chat nodes beside the same pairs on one node.
     Cluster(cluster::Options),
+    /// The same load by native gRPC, gRPC-Web and WebSocket
+    Doors(doors::Options),
     /// Serve the relay that stores nothing; the runs start it themselves.
     Bare,
 }
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Command::Relay(options) => relay::run(&runtime, &options),
         Command::Store(options) => store::run(&runtime, &options),
         Command::Cluster(options) => cluster::run(&runtime, &options),
+        Command::Doors(options) => doors::run(&runtime, &options),
         Command::Bare => serve_bare(),
     }
 }

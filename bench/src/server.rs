@@ -15,7 +15,7 @@ use duologue_runtime::clock::SystemClock;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::driver::Member;
+use crate::driver::{Door as Way, Member};
 use crate::machine;
 use crate::probe::Probe;
 use crate::say;
@@ -69,6 +69,8 @@ pub(crate) struct Server {
     data: TempDir,
     kind: Kind,
     pub(crate) address: SocketAddr,
+    /// Where browsers are served; the bare relay has no such place.
+    pub(crate) web: Option<SocketAddr>,
 }
 
 /// The process; it is killed when this is dropped.
@@ -84,12 +86,17 @@ impl Server {
         if kind == Kind::Duologue {
             DevKey::load_or_create(data.path())?;
         }
-        let (running, address) = Running::start(kind, place, data.path())?;
+        let (mut running, address) = Running::start(kind, place, data.path())?;
+        let web = match kind {
+            Kind::Bare => None,
+            Kind::Duologue => Some(running.next_address("web")?),
+        };
         Ok(Self {
             running,
             data,
             kind,
             address,
+            web,
         })
     }
 
@@ -101,7 +108,17 @@ impl Server {
         let (running, address) = Running::start(self.kind, place, self.data.path())?;
         let time = started.elapsed();
         (self.running, self.address) = (running, address);
+        // Where it is now, nobody has asked.
+        self.web = None;
         Ok(time)
+    }
+
+    /// Where a door is.
+    pub(crate) fn address_of(&self, door: Way) -> Result<SocketAddr> {
+        if door.is_web() {
+            return self.web.context("nothing serves browsers");
+        }
+        Ok(self.address)
     }
 
     pub(crate) fn process(&self) -> u32 {
@@ -177,9 +194,13 @@ impl Running {
         match kind {
             Kind::Bare => Self::run(place, &std::env::current_exe()?, ["bare"], "gRPC"),
             Kind::Duologue => {
-                let mut arguments = ["serve", "--web-listen=127.0.0.1:0"]
-                    .map(OsStr::new)
-                    .to_vec();
+                let mut arguments = [
+                    "serve",
+                    "--web-listen=127.0.0.1:0",
+                    "--requests-per-address=1000000/1000000",
+                ]
+                .map(OsStr::new)
+                .to_vec();
                 arguments.extend(FLAGS.map(OsStr::new));
                 arguments.extend([OsStr::new("--data"), data.as_os_str()]);
                 Self::run(place, &place.program, arguments, "gRPC")
@@ -216,6 +237,11 @@ impl Running {
 
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it says next of that name.
+    fn next_address(&mut self, name: &str) -> Result<SocketAddr> {
+        address(&mut self.output, name)
     }
 
     fn end(&mut self) -> Result<()> {

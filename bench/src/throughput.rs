@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::driver::{self, Load, Measured, To, Users, When};
+use crate::driver::{self, Door, Load, Measured, To, Users, When};
 use crate::histogram::Histogram;
 use crate::machine::{self, per_second};
-use crate::probe::Use;
+use crate::probe::{Probe, Use};
 use crate::server::{Kind, Place, Server};
 
 /// Length of the texts.
@@ -101,7 +101,39 @@ pub(crate) async fn measure(
         messages: u64::MAX,
         to: To::Peers,
     };
-    let mut load = Load::start(&users, when).await?;
+    let load = Load::start(&users, when).await?;
+    observe(load, &probe, times, &syncs).await
+}
+
+/// Runs one round by one door.
+pub(crate) async fn measure_door(
+    door: Door,
+    row: Row,
+    times: Times,
+    place: &Place,
+) -> Result<Outcome> {
+    let syncs = machine::probe_syncs(&place.folder)?;
+    let server = Server::start(Kind::Duologue, place)?;
+    let probe = server.probe(place)?;
+    let members = server.members(driver::pairs("user", 2 * row.pairs))?;
+    let users = Users {
+        addresses: &[server.address_of(door)?],
+        members: &members,
+        per_connection: 1,
+        text_bytes: TEXT_BYTES,
+        messages: u64::MAX,
+        to: To::Peers,
+    };
+    let load = Load::start_by(door, &users, row.window).await?;
+    observe(load, &probe, times, &syncs).await
+}
+
+async fn observe(
+    mut load: Load,
+    probe: &Probe,
+    times: Times,
+    syncs: &Histogram,
+) -> Result<Outcome> {
     let readings = RefCell::new(Vec::with_capacity(2));
     let read = || {
         readings.borrow_mut().push(probe.read()?);
@@ -113,7 +145,7 @@ pub(crate) async fn measure(
         [from, to] => from.until(to),
         _ => anyhow::bail!("nothing was read"),
     };
-    Ok(outcome(&measured, used, &syncs))
+    Ok(outcome(&measured, used, syncs))
 }
 
 fn outcome(measured: &Measured, used: Use, syncs: &Histogram) -> Outcome {

@@ -10,7 +10,7 @@ use clap::Args;
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// `relay`, `store` or `cluster`, and flags: see `cargo xtask bench relay --help`.
+    /// `relay`, `store`, `cluster` or `doors`, and flags: see `cargo xtask bench relay --help`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -4,10 +4,12 @@
 //! It runs on one thread and must stay light: what is measured is the server.
 
 mod board;
+mod caller;
 mod connection;
 mod down;
 mod line;
 mod pace;
+mod socket;
 mod user;
 mod wire;
 
@@ -21,6 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) use self::board::Counts;
 use self::board::{Board, Phase};
+pub(crate) use self::caller::Door;
+use self::caller::{Caller, Guest};
 use self::connection::Connection;
 pub(crate) use self::line::Line;
 use self::pace::Schedule;
@@ -139,6 +143,40 @@ impl Load {
         load.board.tick();
         for connection in connections {
             load.run(connection, when, users.members.len());
+        }
+        Ok(load)
+    }
+
+    /// All users enter by one door, each on a connection of its own, and begin to
+    /// send, with so many messages in flight.
+    pub(crate) async fn start_by(door: Door, users: &Users<'_>, window: usize) -> Result<Self> {
+        ensure!(window <= IN_FLIGHT, "the window is too large");
+        let mut load = Self {
+            board: Rc::new(Board::new(users.members.len(), IN_FLIGHT)),
+            connections: JoinSet::new(),
+            to: users.to,
+            messages: users.messages.saturating_mul(users.members.len() as u64),
+        };
+        let mut callers = Vec::with_capacity(users.members.len());
+        for (index, member) in users.members.iter().enumerate() {
+            let guest = Guest {
+                index,
+                token: &member.token,
+                peer: &member.peer,
+                text_bytes: users.text_bytes,
+                messages: users.messages,
+            };
+            let address = users.addresses[index % users.addresses.len()];
+            let mut caller = Caller::open((door, address), &load.board, guest).await?;
+            let entered = timeout(ENTER_LIMIT, caller.enter()).await;
+            entered.context("users cannot enter")??;
+            callers.push(caller);
+        }
+        // Only now, so that all start together.
+        load.board.tick();
+        for mut caller in callers {
+            load.connections
+                .spawn_local(async move { caller.run(window).await });
         }
         Ok(load)
     }

@@ -84,6 +84,16 @@ pub(super) fn window_update(out: &mut Vec<u8>, stream: u32, by: u32) {
 
 /// Opens a call of one of chat's methods.
 pub(super) fn open_call(out: &mut Vec<u8>, stream: u32, method: &str, token: &str) {
+    open_call_as(out, (stream, "application/grpc"), method, token);
+}
+
+/// The same with a content-type.
+pub(super) fn open_call_as(
+    out: &mut Vec<u8>,
+    (stream, content_type): (u32, &str),
+    method: &str,
+    token: &str,
+) {
     // POST, http; then literals that are never indexed, after names of the
     // static table where it has them.
     let mut block = vec![0x83, 0x86];
@@ -93,7 +103,7 @@ pub(super) fn open_call(out: &mut Vec<u8>, stream: u32, method: &str, token: &st
     };
     literal(&[0x04], &format!("/duologue.chat.v1.ChatService/{method}"));
     literal(&[0x01], "localhost");
-    literal(&[0x0f, 0x10], "application/grpc");
+    literal(&[0x0f, 0x10], content_type);
     literal(b"\x00\x02te", "trailers");
     literal(&[0x0f, 0x08], &format!("Bearer {token}"));
     header(out, block.len(), HEADERS, END_HEADERS, stream);

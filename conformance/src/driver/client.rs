@@ -7,20 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use duologue_client::{Client, DeviceId, FilePersistence, PersistenceError, TokenError};
+use duologue_client::DeviceId;
 use duologue_proto::chat::v1 as wire;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::Status;
 
 use super::app::App;
 use super::behaviour::Behaviour;
-use super::link::{Gate, Mode, channel_of};
-use super::node::{Node, Start};
+use super::link::{Gate, Mode};
 use super::rng::Rng;
 use super::stream::{Link, converse};
 use super::way::WayIn;
-use super::world::{LONG, SHORT, Stage, World};
+use super::world::{LONG, Stage, World};
 use crate::event::{Connect, Cursor, CursorMove, Door, Event, Send, SessionNumber, User, digest};
 
 /// Time between two things that the application does.
@@ -36,14 +34,12 @@ const MAX_OUTSTANDING: usize = 100;
 const CURSOR_LIMIT: Duration = Duration::from_millis(5_500);
 /// In the end a client that is not connected is told to connect this often.
 const NUDGE: Duration = Duration::from_secs(1);
-/// A client that was dropped lets go of its state within this time.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-const TURN: Duration = Duration::from_millis(20);
+pub(super) const TURN: Duration = Duration::from_millis(20);
 
 /// One device of one user.
 pub(super) struct Actor {
     pub(super) world: World,
-    way: WayIn,
+    pub(super) way: WayIn,
     pub(super) user: User,
     /// Of the present client.
     pub(super) session: SessionNumber,
@@ -56,21 +52,21 @@ pub(super) struct Actor {
     pub(super) last_connected: Instant,
     /// The client waits to be told to connect again.
     pub(super) lost: bool,
-    rng: Rng,
+    pub(super) rng: Rng,
     peers: Vec<User>,
-    device: DeviceId,
+    pub(super) device: DeviceId,
     /// What the device is called by its client.
     pub(super) named: String,
     /// Starts the TypeScript client; none: it is the Rust client.
-    program: Option<Arc<[String]>>,
-    folder: TempDir,
-    gate: Gate,
+    pub(super) program: Option<Arc<[String]>>,
+    pub(super) folder: TempDir,
+    pub(super) gate: Gate,
     /// When the gate opens again.
-    broken_until: Option<Instant>,
+    pub(super) broken_until: Option<Instant>,
     /// Keeps its sends in order over all its clients.
     lane: u64,
     last_move: Instant,
-    steady: bool,
+    pub(super) steady: bool,
 }
 
 impl Actor {
@@ -155,90 +151,6 @@ impl Actor {
                 _ = stage.wait_for(|stage| *stage == Stage::Over) => return Ok(()),
                 told = app.next() => self.take(told?)?,
                 () = sleep(TURN) => {}
-            }
-        }
-    }
-
-    /// Starts a client from what the last one has saved.
-    async fn start(&mut self) -> Result<App> {
-        self.gate = self.world.gate();
-        self.broken_until = None;
-        self.lost = false;
-        self.connected = false;
-        self.session = self.world.recorder.number();
-        self.world.note(Event::Connect(Connect {
-            session: self.session,
-            user: self.user.clone(),
-            device: self.device.to_string(),
-            number: 0,
-            door: Door::Client,
-            way: self.way.way(),
-            token: String::new(),
-            positions: BTreeMap::new(),
-            held: self.held.clone(),
-        }));
-        let lifetime = if !self.steady && self.rng.percent(40) {
-            SHORT
-        } else {
-            LONG
-        };
-        let (world, user) = (self.world.clone(), self.user.clone());
-        let token = move || {
-            // In the end nobody comes anew all the time.
-            let lifetime = if world.is_wild() { lifetime } else { LONG };
-            world.token(&user, lifetime)
-        };
-        match self.program.clone() {
-            None => self.start_rust(token).await,
-            Some(program) => self.start_node(&program, token).await,
-        }
-    }
-
-    async fn start_rust(
-        &self,
-        token: impl Fn() -> Result<String, Status> + core::marker::Send + Sync + 'static,
-    ) -> Result<App> {
-        let (addresses, gate) = (self.way.addresses.clone(), self.gate.clone());
-        let builder = Client::builder(format!("http://{}", addresses.first()))
-            .token_source(move |_refused| std::future::ready(token().map_err(TokenError::from)))
-            .channel(move |endpoint| channel_of(&endpoint, &addresses, &gate))
-            .persistence(self.persistence().await?)
-            .device(self.device.clone())
-            .mark_delivered(false);
-        let (client, events) = builder.start().await?;
-        Ok(App::Rust(client, events))
-    }
-
-    async fn start_node(
-        &self,
-        program: &[String],
-        token: impl Fn() -> Result<String, Status> + core::marker::Send + 'static,
-    ) -> Result<App> {
-        let world = self.world.clone();
-        let start = Start {
-            program,
-            user: &self.user,
-            transport: self.way.way().name(),
-            state: &self.folder.path().join("state.json"),
-            addresses: self.way.addresses.clone(),
-            gate: self.gate.clone(),
-        };
-        let node = Node::start(start, move |refused| {
-            if refused {
-                world.did(Behaviour::TokenExpired);
-            }
-            token().ok()
-        });
-        Ok(App::Node(node.await?))
-    }
-
-    /// The state on disk; the last client may be letting go of it.
-    async fn persistence(&self) -> Result<FilePersistence> {
-        let limit = Instant::now() + RELEASE_LIMIT;
-        loop {
-            match FilePersistence::open(self.folder.path().join("state.json")) {
-                Err(PersistenceError::Locked { .. }) if Instant::now() < limit => sleep(TURN).await,
-                opened => return Ok(opened?),
             }
         }
     }

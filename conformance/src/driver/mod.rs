@@ -9,6 +9,7 @@ mod behaviour;
 mod calls;
 mod client;
 mod client_events;
+mod client_start;
 mod device;
 mod finish;
 mod hello;
