@@ -24,6 +24,7 @@ export async function shownBy(page: Page): Promise<Shown[]> {
   for (let steps = 0; ; steps += 1) {
     assert.ok(steps < 2_000, "the beginning of the conversation is never reached");
     const look = await page.evaluate(lookAndGoUp);
+    if (process.env["DEBUG_SHOWN"]) console.log(steps, look.rows[0]?.seq, look.rows.at(-1)?.seq, look.rows.length, look.atTop, look.hasBeginning);
     assert.deepEqual(look.unplaced, [], "everything has its place");
     for (const row of look.rows) {
       const known = all.get(row.seq);

@@ -74,7 +74,7 @@ test("2,000 messages of history scroll by without a jump", BOUNDED, async (t) =>
   t.diagnostic(`${steps} steps; worst jump ${worstJump.toFixed(1)} px; frames: median ${at(0.5)} ms, 95 % ${at(0.95)} ms, longest ${at(1)} ms; at most ${elements} elements`);
   assert.ok((await seqsInView(page)).includes(1), "the beginning is reached");
   assert.ok(worstJump <= 2, `a message moved by ${worstJump} px`);
-  assert.ok(elements < 3_000, `${elements} elements`);
+  assert.ok(elements < 5_000, `${elements} elements`);
   assert.ok(at(0.95) < 250, `frames take ${at(0.95)} ms`);
 
   // Somebody who reads old messages stays there when a new one comes.
