@@ -28,8 +28,11 @@ export async function history(url: string, user: string, peer: string): Promise<
 }
 
 /** Somebody who writes by the client and not by a page. */
-export function person(url: string, user: string): Promise<Client> {
-  return openClient({ url, user, transport: "websocket", webSocket: WebSocket, token: () => devToken(url, user), clientName: "e2e" });
+export async function person(url: string, user: string): Promise<Client> {
+  const client = await openClient({ url, user, transport: "websocket", webSocket: WebSocket, token: () => devToken(url, user), clientName: "e2e" });
+  // Nothing is delivered to whom does not listen.
+  client.on(() => undefined);
+  return client;
 }
 
 /** Sends all of it, and waits until the last is stored. */

@@ -23,6 +23,7 @@ export async function shownBy(page: Page): Promise<Shown[]> {
   const all = new Map<number, Shown>();
   for (let steps = 0; ; steps += 1) {
     assert.ok(steps < 2_000, "the beginning of the conversation is never reached");
+    await page.waitForFunction(noHoleInView);
     const look = await page.evaluate(lookAndGoUp);
     assert.deepEqual(look.unplaced, [], "everything has its place");
     for (const row of look.rows) {
@@ -42,6 +43,15 @@ async function toEnd(page: Page): Promise<void> {
   await page.locator(".scroller").focus();
   await page.keyboard.press("End");
   await page.locator(".pill-down").waitFor({ state: "detached" });
+}
+
+/** Runs in the page: what is missing there is being read, and a person would wait. */
+function noHoleInView(): boolean {
+  const view = document.querySelector(".scroller")?.getBoundingClientRect();
+  return view !== undefined && [...document.querySelectorAll("[data-gap]")].every((hole) => {
+    const { top, bottom } = hole.getBoundingClientRect();
+    return bottom < view.top || top > view.bottom;
+  });
 }
 
 /** Runs in the page. */

@@ -14,8 +14,9 @@ export interface OpenedStore {
 export async function openStore(user: UserId, given: ClientStore | undefined): Promise<OpenedStore> {
   if (given?.durable) return { store: given, durability: { durable: true } };
   if (given) return { store: given, durability: { durable: false, reason: "the given store keeps nothing" } };
-  if (globalThis.indexedDB === undefined) return inMemory("there is no IndexedDB here");
   try {
+    // Where site data is blocked, to look is forbidden already.
+    if (globalThis.indexedDB === undefined) return inMemory("there is no IndexedDB here");
     return { store: await inTime(IndexedDbStore.open(user)), durability: { durable: true } };
   } catch (error) {
     // Private windows, blocked site data, a full disk.

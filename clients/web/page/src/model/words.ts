@@ -80,7 +80,7 @@ export function noticeOf(state: ConnectionState): Notice | null {
       return { tone: "calm", text: "Catching up…" };
     case "waiting":
       return {
-        tone: "warn", text: `No connection: ${state.cause}.`, retryAt: state.retryAt,
+        tone: "warn", text: "No connection. What you write is kept and sent later.", retryAt: state.retryAt,
         action: { label: "Try now", what: "reconnect" },
       };
     case "offline":
