@@ -21,7 +21,7 @@ use tonic::transport::Endpoint;
 use tonic_types::StatusExt as _;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{ORIGIN, SERVICE, Setup, Web, framed, soon};
+use crate::support::{ORIGIN, SERVICE, Setup, Web, framed, soon, style};
 
 fn to_bob() -> Vec<u8> {
     framed(&SendMessageRequest {
@@ -48,7 +48,7 @@ async fn a_page_of_a_foreign_origin_gets_nothing_but_the_page() {
             ("/config.json", 403),
             ("/no-such-path", 403),
             ("/", 200),
-            ("/assets/page.css", 200),
+            (style(), 200),
         ] {
             let request = Request::get(path).header("origin", origin);
             let answer = web.send(request, "").await;

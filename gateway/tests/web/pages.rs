@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Request};
 
-use crate::support::{SERVICE, Setup, Web};
+use crate::support::{SERVICE, Setup, Web, style};
 
 const PROTECTION: [(&str, &str); 6] = [
     ("x-content-type-options", "nosniff"),
@@ -30,7 +30,7 @@ async fn every_answer_protects_the_page() {
     let web = Web::open().await;
     for (path, status) in [
         ("/", 200),
-        ("/assets/page.css", 200),
+        (style(), 200),
         ("/config.json", 200),
         ("/no-such-path", 404),
         ("/config.json?token=x", 400),
@@ -64,7 +64,7 @@ async fn the_page_is_asked_for_again_and_sent_again_only_if_it_has_changed() {
 #[tokio::test]
 async fn what_has_a_hash_in_its_name_is_kept_for_good() {
     let web = Web::open().await;
-    let style = web.get("/assets/page.css").await;
+    let style = web.get(style()).await;
     assert_eq!(style.status, 200);
     assert!(style.header("cache-control").contains("immutable"));
     assert!(style.header("content-type").starts_with("text/css"));

@@ -38,6 +38,13 @@ use crate::stub::Stub;
 /// Where pages come from that may call.
 pub(crate) const ORIGIN: &str = "https://chat.example.com";
 pub(crate) const SERVICE: &str = "/duologue.chat.v1.ChatService/";
+
+/// The page's style sheet, whose name changes with it.
+pub(crate) fn style() -> &'static str {
+    const PAGE: &str = include_str!("../../assets/index.html");
+    let (_, behind) = PAGE.split_once("rel=\"stylesheet\" href=\"").unwrap();
+    behind.split_once('"').unwrap().0
+}
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
 pub(crate) struct Web {
