@@ -280,7 +280,19 @@ impl Session {
             // In notes to oneself every message reaches its recipient so.
             deliver: from_other || message.sender == message.peer,
         };
+        self.keep_start(&message);
         self.emit(Event::Message(message), Some(handover));
+    }
+
+    /// Without a token or a position a device begins where the user's other devices have
+    /// come to. So one that was killed before either was kept would skip what it had not
+    /// shown: where it began is saved before its first message is told.
+    fn keep_start(&mut self, first: &Message) {
+        let conversation = self.conversations.touch(&first.peer);
+        if self.kept_token.is_empty() && conversation.kept.is_none() {
+            conversation.kept = Some(Seq(first.seq.0.saturating_sub(1)));
+            self.save_now = true;
+        }
     }
 
     fn on_presence(&mut self, changed: &wire::PresenceChanged) {

@@ -138,7 +138,7 @@ export class Driver {
     const { session, environment } = this.#parts;
     session.tick(this.#at());
     this.#tellEvents();
-    while (this.events.hasRoom && this.#linker.readOne(this.#at())) this.#tellEvents();
+    while (this.events.hasRoom && !session.holdsEvents && this.#linker.readOne(this.#at())) this.#tellEvents();
     session.setPaused(this.#linker.holdsFrames, environment.now());
     this.#save();
     // While nobody takes events, and at the end, there is no use in a new link.

@@ -242,8 +242,14 @@ export class Session {
     return this.#core.events.length > 0;
   }
 
+  /** Whether events wait for a save: more of them need not be read. */
+  get holdsEvents(): boolean {
+    const { events, saves } = this.#core;
+    return events[0] !== undefined && events[0].mark > saves.done && !this.isStopped;
+  }
+
   nextEvent(): Numbered | undefined {
-    return this.#core.events.shift();
+    return this.holdsEvents ? undefined : this.#core.events.shift();
   }
 
   /** The application has taken every event up to this number. */

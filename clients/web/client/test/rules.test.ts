@@ -21,6 +21,24 @@ test("a message goes out only after the save that holds it", () => {
   assert.deepEqual(driven.drain().map(({ type }) => type), ["pending"]);
 });
 
+test("where a device begins is kept before it shows its first message, or a crash would skip some", () => {
+  const driven = new Driven();
+  driven.connect();
+  driven.give({ case: "welcome", value: { user: "alice", historyId: "h-1" } });
+  driven.save();
+  driven.drain();
+  driven.deliver("bob", "b-5", 5n);
+  assert.equal(driven.session.nextEvent(), undefined);
+  const state = driven.save();
+  assert.deepEqual(driven.drain().map(({ type }) => type), ["message"]);
+  // Killed now, the application may not have dealt with it.
+  const again = new Driven(state);
+  assert.deepEqual(again.connect().positions.map(({ peer, seq }) => [peer, seq]), [["bob", 4n]]);
+  // The next one waits for nothing.
+  driven.deliver("bob", "b-6", 6n);
+  assert.notEqual(driven.session.nextEvent(), undefined);
+});
+
 test("deferred messages go again oldest first, one at a time, then more with every answer", () => {
   const driven = new Driven().open();
   for (const id of ["m-1", "m-2", "m-3", "m-4"]) driven.send(id);

@@ -246,6 +246,7 @@ fn the_own_message_in_a_delivery_is_the_answer() {
     });
     assert!(events(&mut session).contains(&stored));
     // Others need not wait for it any longer.
+    session.saved();
     assert!(matches!(frames(&mut session)[..], [Frame::Abandon(_)]));
 }
 
@@ -296,6 +297,7 @@ fn a_message_given_up_in_flight_is_not_sent_again_but_may_be_stored() {
         ..Default::default()
     };
     session.frame(down(Down::Stored(stored)), at(NOW));
+    session.saved();
     assert!(matches!(frames(&mut session)[..], [Frame::Abandon(_)]));
     let told = events(&mut session);
     assert!(
@@ -416,19 +418,26 @@ fn a_cursor_that_cannot_be_stored_now_is_asked_for_again() {
 fn position_and_token_are_kept_only_after_the_application_took_them() {
     let mut session = open(saved());
     session.frame(delivered("bob", "alice", "m-5", 5), at(NOW));
+    // Where the device began, or a crash now would skip what it had not shown.
+    assert!(session.must_save());
+    assert_eq!(session.snapshot().conversations[0].position, Some(4));
+    session.saved();
+    session.frame(delivered("bob", "alice", "m-6", 6), at(NOW));
+    assert!(!session.must_save());
     let sync_token = "token".to_owned();
     session.frame(down(Down::CaughtUp(wire::CaughtUp { sync_token })), at(NOW));
+    session.next_event(NOW).unwrap();
     let (message, _) = session.next_event(NOW).unwrap();
     let (caught_up, _) = session.next_event(NOW).unwrap();
     let kept = |session: &Session| {
         let saved = session.snapshot();
         (saved.conversations[0].position, saved.sync_token)
     };
-    assert_eq!(kept(&session), (None, String::new()));
+    assert_eq!(kept(&session), (Some(4), String::new()));
     session.handed_over(message, NOW);
-    assert_eq!(kept(&session), (Some(5), String::new()));
+    assert_eq!(kept(&session), (Some(6), String::new()));
     session.handed_over(caught_up, NOW);
-    assert_eq!(kept(&session), (Some(5), "token".into()));
+    assert_eq!(kept(&session), (Some(6), "token".into()));
 }
 
 #[test]

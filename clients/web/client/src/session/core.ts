@@ -117,9 +117,10 @@ export class Core {
     this.emit({ type: "state", state });
   }
 
-  emit(event: Event, handover?: Handover): void {
+  /** Tells the application, once the save of this mark is done. */
+  emit(event: Event, handover?: Handover, mark = 0): void {
     this.#lastEvent += 1;
-    this.events.push({ number: this.#lastEvent, event });
+    this.events.push({ number: this.#lastEvent, event, mark });
     if (handover !== undefined) this.handovers.push({ number: this.#lastEvent, handover });
   }
 

@@ -1,6 +1,6 @@
 /** What each frame from the server changes. */
 
-import type { Message, MessageId } from "../api.ts";
+import type { Message, MessageId, Seq, UserId } from "../api.ts";
 import type { ConverseResponse } from "../generated/duologue/chat/v1/chat_pb.ts";
 import {
   type CaughtUp,
@@ -198,7 +198,19 @@ function show(core: Core, message: Message): void {
   const { peer, seq, sender } = message;
   // In notes to oneself every message reaches its recipient so.
   const deliver = sender !== core.user || sender === peer;
-  core.emit({ type: "message", message }, { kind: "position", peer, seq, deliver });
+  core.emit({ type: "message", message }, { kind: "position", peer, seq, deliver }, keepStart(core, peer, seq));
+}
+
+/**
+ * Without a token or a position a device begins where the user's other devices have come
+ * to. So one that was killed before either was kept would skip what it had not shown:
+ * where it began is kept before its first message is told. Returns the mark of that save.
+ */
+function keepStart(core: Core, peer: UserId, first: Seq): number {
+  const conversation = core.conversations.touch(peer);
+  if (core.keptToken !== "" || conversation.kept !== undefined) return 0;
+  conversation.kept = first - 1n;
+  return core.saves.need();
 }
 
 function onCaughtUp(core: Core, { syncToken: token }: CaughtUp): void {

@@ -67,6 +67,8 @@ export type Handover =
 export interface Numbered {
   readonly number: number;
   readonly event: Event;
+  /** The save after which it may be told. */
+  readonly mark: number;
 }
 
 /** Why a message is not taken. */

@@ -33,6 +33,7 @@ export class Driven {
 
   drain(): Event[] {
     const fresh: Event[] = [];
+    if (this.session.holdsEvents) this.save();
     for (let item = this.session.nextEvent(); item; item = this.session.nextEvent()) fresh.push(item.event);
     this.events.push(...fresh);
     return fresh;
