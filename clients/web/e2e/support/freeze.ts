@@ -41,13 +41,13 @@ async function processOf(browser: Browser, page: Page): Promise<number> {
   await page.evaluate(() => {
     // Work and not a time: the machine may have much to do beside it.
     let sum = 0;
-    for (let i = 0; i < 4e8; i += 1) sum = (sum + i) | 0;
+    for (let i = 0; i < 8e8; i += 1) sum = (sum + i) | 0;
     return sum;
   });
   const after = await times();
   await session.detach();
   const busy = [...after].map(([id, time]) => ({ id, ran: time - (before.get(id) ?? 0) })).sort((a, b) => b.ran - a.ran);
   const [first, second] = busy;
-  assert.ok(first !== undefined && first.ran > 0.15 && first.ran > 2 * (second?.ran ?? 0), `which process is the page's: ${JSON.stringify(busy)}`);
+  assert.ok(first !== undefined && first.ran >= 0.05 && first.ran > 2 * (second?.ran ?? 0), `which process is the page's: ${JSON.stringify(busy)}`);
   return first.id;
 }

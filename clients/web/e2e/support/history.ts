@@ -27,11 +27,19 @@ export async function history(url: string, user: string, peer: string): Promise<
   return all.sort((a, b) => a.seq - b.seq);
 }
 
+const people = new Set<Client>();
+
+/** Those a failed test has left would keep the run from ending. */
+export async function closePeople(): Promise<void> {
+  await Promise.all([...people].map((client) => client.close()));
+}
+
 /** Somebody who writes by the client and not by a page. */
 export async function person(url: string, user: string): Promise<Client> {
   const client = await openClient({ url, user, transport: "websocket", webSocket: WebSocket, token: () => devToken(url, user), clientName: "e2e" });
   // Nothing is delivered to whom does not listen.
   client.on(() => undefined);
+  people.add(client);
   return client;
 }
 

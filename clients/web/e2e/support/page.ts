@@ -4,7 +4,8 @@ import type { Page } from "playwright-core";
 export async function signIn(page: Page, name: string): Promise<void> {
   await page.getByLabel("Your name").fill(name);
   await page.getByRole("button", { name: "Sign in" }).click();
-  await page.locator(".sidebar .list").waitFor();
+  // On a narrow screen an open conversation hides it.
+  await page.locator(".sidebar .list").waitFor({ state: "attached" });
 }
 
 /** Opens the page in a new tab, signs in, and opens the conversation. */

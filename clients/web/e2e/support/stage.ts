@@ -2,6 +2,7 @@
 import { after, before } from "node:test";
 import type { Browser } from "playwright-core";
 import { launch } from "./browser.ts";
+import { closePeople } from "./history.ts";
 import { assertServesBuiltPage, startServer, type Server } from "./server.ts";
 
 export interface Stage {
@@ -20,6 +21,7 @@ export function stage(): Stage {
     browser = await launch();
   }, BOUNDED);
   after(async () => {
+    await closePeople();
     await browser?.close();
     await server?.close();
   }, BOUNDED);

@@ -40,7 +40,8 @@ async function scrollToBeginning(): Promise<Scrolled> {
     result.frames.push(now - last);
     last = now;
     const after = topOf(seq);
-    if (after !== undefined) result.worstJump = Math.max(result.worstJump, Math.abs(after - before));
+    // A message that was in view and is gone is a jump, however far.
+    if (row !== undefined) result.worstJump = Math.max(result.worstJump, after === undefined ? Infinity : Math.abs(after - before));
     result.elements = Math.max(result.elements, document.querySelectorAll("*").length);
     result.steps += 1;
   }

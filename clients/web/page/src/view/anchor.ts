@@ -9,6 +9,8 @@ const MARGIN_PX = 72;
 export class Anchor {
   /** The reader is at the end. */
   atEnd = true;
+  /** Of the first message in view. */
+  seq: string | undefined;
   private key: string | null = null;
   private top = 0;
 
@@ -25,6 +27,7 @@ export class Anchor {
       const box = row.getBoundingClientRect();
       if (box.bottom <= edge) continue;
       this.key = row.dataset["key"] ?? null;
+      this.seq = row.dataset["seq"];
       this.top = box.top - edge;
       return;
     }

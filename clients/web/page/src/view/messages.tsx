@@ -121,9 +121,11 @@ export class Messages extends Component<Props, Local> {
 
   private nextSpan(scroller: HTMLElement, span: Span, stick: boolean): Span {
     const { messages } = this.props.chat;
-    if (stick) {
-      const drawn = messages.length - indexAt(messages, span.from);
-      if (drawn > MOST) return tailSpan(messages, FIRST);
+    const end = span.to === null ? messages.length : indexAt(messages, span.to + 1n);
+    if (end - indexAt(messages, span.from) > MOST) {
+      if (stick) return tailSpan(messages, FIRST);
+      // What was missing within the span has come.
+      if (this.anchor.seq !== undefined) return spanAround(messages, BigInt(this.anchor.seq), MOST / 2 - 1);
     }
     const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
     if (scroller.scrollTop < NEAR_PX && indexAt(messages, span.from) > 0) return extendUp(messages, span, STEP, MOST);
