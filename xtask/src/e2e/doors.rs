@@ -19,6 +19,8 @@ use super::load::{Load, Serving, drive};
 use super::server::Server;
 use super::tally::Tally;
 
+/// Runs of each, until one has met something: three kills may all come at a quiet moment.
+const TRIES: u64 = 3;
 /// Kills of each run.
 const KILLS: usize = 3;
 /// How long clients do what they like: the kills, and time to recover.
@@ -51,22 +53,40 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
     let actor = build_actor(&setup.root)?;
     let mut all = Tally::default();
     for (number, (name, kind, ways)) in RUNS.into_iter().enumerate() {
+        let what = format!("with {name}");
         let seed = setup.seed.wrapping_add(u64::try_from(number)?);
-        let mut load = Load::new(kind, seed, WILD);
-        load.ways = ways.to_vec();
-        load.users = USERS;
-        if kind == Kind::TypeScript {
-            load.users = TYPESCRIPT_USERS;
-            load.devices = TYPESCRIPT_DEVICES;
-            load.program = vec!["node".into(), actor.display().to_string()];
+        for seed in (0..TRIES).map(|again| seed.wrapping_add(100 * again)) {
+            let load = load(kind, ways, &actor, seed);
+            let tally = run_one(setup, load, &what)
+                .await
+                .with_context(|| format!("{name} with seed {seed} failed"))?;
+            crate::say(&format!("  {name} with seed {seed}: {tally}"));
+            let has_met = tally.ensure_met([what.as_str()]).is_ok();
+            all.add(tally);
+            if has_met {
+                break;
+            }
         }
-        let tally = run_one(setup, load, name)
-            .await
-            .with_context(|| format!("{name} with seed {seed} failed"))?;
-        crate::say(&format!("  {name} with seed {seed}: {tally}"));
-        all.add(tally);
+        all.ensure_met([what.as_str()])?;
     }
     Ok(format!("every promise kept; {all}"))
+}
+
+fn load(kind: Kind, ways: &[Way], actor: &Path, seed: u64) -> Load {
+    let load = Load {
+        ways: ways.to_vec(),
+        users: USERS,
+        ..Load::new(kind, seed, WILD)
+    };
+    if kind != Kind::TypeScript {
+        return load;
+    }
+    Load {
+        users: TYPESCRIPT_USERS,
+        devices: TYPESCRIPT_DEVICES,
+        program: vec!["node".into(), actor.display().to_string()],
+        ..load
+    }
 }
 
 /// Builds the TypeScript client as a program that is told what to do.
@@ -95,14 +115,13 @@ fn npm(folder: &Path, arguments: &[&str]) -> Result<()> {
 }
 
 /// One record, on a history of its own.
-async fn run_one(setup: &Setup, mut load: Load, name: &str) -> Result<Tally> {
+async fn run_one(setup: &Setup, mut load: Load, what: &str) -> Result<Tally> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let mut serving = Serving::new(folder.path());
     let server = serving.start(&setup.program, &[]).await?;
     load.gateways = vec![server.web()];
     let addresses = [server.grpc()];
-    let what = format!("with {name}");
-    let breaks = kill_all(setup, &load, &mut serving, server, &what);
+    let breaks = kill_all(setup, &load, &mut serving, server, what);
     let data = folder.path().join("data");
     let place = (addresses.as_slice(), data.as_path());
     let loads = std::slice::from_ref(&load);
@@ -117,7 +136,6 @@ async fn run_one(setup: &Setup, mut load: Load, name: &str) -> Result<Tally> {
         "there was time for {} of {KILLS} kills",
         deaths.len()
     );
-    tally.ensure_met([what.as_str()])?;
     Ok(tally)
 }
 
