@@ -19,29 +19,19 @@ use tokio::task::LocalSet;
 
 use crate::driver::{self, Load, To, Users, When};
 use crate::machine::{self, per_second};
+use crate::options::{Repeats, Subject};
 use crate::probe::{Probe, Reading, Use, times_of};
 use crate::say;
-use crate::server::{self, Door, FLAGS, Kind, Place, Running, Server};
+use crate::server::{Door, FLAGS, Kind, Place, Running, Server};
 use crate::throughput::{Row, TEXT_BYTES, Times, millis};
 
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The program `duologue`, built for release, with those of the split system beside it
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the data is kept meanwhile: on the disk to be measured
-    #[arg(long, value_name = "DIR")]
-    folder: PathBuf,
-    /// How often each load is run in each way
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Seconds of load before anything is measured
-    #[arg(long, default_value_t = 2)]
-    warm: u64,
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    rounds: Repeats,
     /// The loads: pairs and window
     #[arg(
         long,
@@ -272,15 +262,11 @@ fn share(count: u64, of: u64) -> f64 {
 /// Measures and prints. The ways take turns within each round, so that what changes on
 /// the machine meanwhile strikes all.
 pub(crate) fn run(runtime: &Runtime, options: &Options) -> Result<()> {
-    ensure!(options.rounds > 0, "at least one round is needed");
-    let (_folder, place) = server::place(&options.program, &options.folder)?;
-    let times = Times {
-        warm: Duration::from_secs(options.warm),
-        measured: Duration::from_secs(options.seconds),
-    };
+    let (_folder, place) = options.subject.place()?;
+    let times = options.rounds.times();
     for row in &options.rows {
         let mut rounds = WAYS.map(|_| Vec::new());
-        for round in 1..=options.rounds {
+        for round in 1..=options.rounds.count() {
             for (way, rounds) in WAYS.into_iter().zip(&mut rounds) {
                 let outcome = LocalSet::new()
                     .block_on(runtime, measure(way, *row, times, &place))

@@ -2,37 +2,25 @@
 //! session costs that rests.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 use crate::driver::Door;
-use crate::server::{self, Place};
-use crate::throughput::{self, Outcome, Row, Times};
+use crate::options::{Repeats, Subject};
+use crate::server::Place;
+use crate::throughput::{self, Outcome, Row};
 use crate::{idle, say};
 
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The program `duologue`, built for release
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the data is kept meanwhile: on the disk to be measured
-    #[arg(long, value_name = "DIR")]
-    folder: PathBuf,
-    /// How often each load is run by each door
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Seconds of load before anything is measured
-    #[arg(long, default_value_t = 2)]
-    warm: u64,
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    rounds: Repeats,
     /// Only these loads: pairs and window, such as 100x16
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     rows: Vec<Row>,
@@ -58,8 +46,7 @@ const WANTED_KIB: f64 = 16.0;
 
 /// Measures and prints.
 pub(crate) fn run(runtime: &Runtime, options: &Options) -> Result<()> {
-    ensure!(options.rounds > 0, "at least one round is needed");
-    let (_folder, place) = server::place(&options.program, &options.folder)?;
+    let (_folder, place) = options.subject.place()?;
     if !options.only_idle {
         for row in rows(options) {
             measure(runtime, options, row, &place)?;
@@ -80,12 +67,9 @@ fn rows(options: &Options) -> Vec<Row> {
 
 /// The doors take turns, so that what changes on the machine meanwhile strikes all.
 fn measure(runtime: &Runtime, options: &Options, row: Row, place: &Place) -> Result<()> {
-    let times = Times {
-        warm: Duration::from_secs(options.warm),
-        measured: Duration::from_secs(options.seconds),
-    };
+    let times = options.rounds.times();
     let mut rounds: BTreeMap<Door, Vec<Outcome>> = BTreeMap::new();
-    for round in 1..=options.rounds {
+    for round in 1..=options.rounds.count() {
         for door in Door::ALL {
             let outcome = LocalSet::new()
                 .block_on(runtime, throughput::measure_door(door, row, times, place))

@@ -10,6 +10,7 @@ mod histogram;
 mod idle;
 mod knee;
 mod machine;
+mod options;
 mod probe;
 mod relay;
 mod server;

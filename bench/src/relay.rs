@@ -1,37 +1,25 @@
 //! `bench relay`: alternating rounds, the medians, the table.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::task::LocalSet;
 
 use crate::driver::When;
-use crate::server::{self, Kind, Place};
-use crate::throughput::{self, Outcome, ROWS, Row, Times};
+use crate::options::{Repeats, Subject};
+use crate::server::{Kind, Place};
+use crate::throughput::{self, Outcome, ROWS, Row};
 use crate::{idle, knee, say};
 
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The program `duologue`, built for release
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the data is kept meanwhile: on the disk to be measured
-    #[arg(long, value_name = "DIR")]
-    folder: PathBuf,
-    /// How often each load is run with each server
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Seconds of load before anything is measured
-    #[arg(long, default_value_t = 2)]
-    warm: u64,
-    /// Seconds that are measured
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
+    #[command(flatten)]
+    subject: Subject,
+    #[command(flatten)]
+    rounds: Repeats,
     /// Only these loads: pairs and window, such as 100x16
     #[arg(long, value_name = "LOAD", value_delimiter = ',')]
     rows: Vec<Row>,
@@ -51,8 +39,7 @@ type Rounds = BTreeMap<(usize, Kind), Vec<Outcome>>;
 
 /// Measures and prints.
 pub(crate) fn run(runtime: &Runtime, options: &Options) -> Result<()> {
-    ensure!(options.rounds > 0, "at least one round is needed");
-    let (_folder, place) = server::place(&options.program, &options.folder)?;
+    let (_folder, place) = options.subject.place()?;
     if !options.only_idle {
         let rounds = measure_rates(runtime, options, &place)?;
         print_rates(&rows(options), &rounds);
@@ -78,13 +65,6 @@ fn kinds(options: &Options) -> Vec<Kind> {
         .map_or(vec![Kind::Bare, Kind::Duologue], |kind| vec![kind])
 }
 
-fn times(options: &Options) -> Times {
-    Times {
-        warm: Duration::from_secs(options.warm),
-        measured: Duration::from_secs(options.seconds),
-    }
-}
-
 /// Needs the rate that was just measured.
 fn measure_knee(
     runtime: &Runtime,
@@ -102,15 +82,21 @@ fn measure_knee(
         return Ok(());
     };
     let most = throughput::median(outcomes).rate;
-    knee::run(runtime, options.rounds, most, times(options), place)
+    knee::run(
+        runtime,
+        options.rounds.count(),
+        most,
+        options.rounds.times(),
+        place,
+    )
 }
 
 /// The servers take turns within each round, so that what changes on the machine
 /// meanwhile strikes both.
 fn measure_rates(runtime: &Runtime, options: &Options, place: &Place) -> Result<Rounds> {
-    let times = times(options);
+    let times = options.rounds.times();
     let mut rounds = Rounds::new();
-    for round in 1..=options.rounds {
+    for round in 1..=options.rounds.count() {
         for (at, row) in rows(options).into_iter().enumerate() {
             for kind in kinds(options) {
                 let window = When::Window(row.window);

@@ -19,8 +19,8 @@ use tonic::body::Body;
 
 use crate::limits::BODY_TIMEOUT;
 
-/// A flag, and the length of the message.
-const PREFIX_BYTES: usize = 5;
+/// Before a message of gRPC: whether it is compressed, and its length.
+pub(crate) const PREFIX_BYTES: usize = 5;
 
 pin_project! {
     /// A request: a prefix, and as many bytes as it says.

@@ -19,6 +19,8 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
+use crate::body::PREFIX_BYTES;
+
 /// Headers that are the call's. All others, cookies among them, are the browser's.
 const PASSED: [HeaderName; 5] = [
     AUTHORIZATION,
@@ -29,8 +31,6 @@ const PASSED: [HeaderName; 5] = [
 ];
 /// The one call that makes something new each time, unless it says what it is.
 const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
-/// Before a message: whether it is compressed, and its length.
-const PREFIX_BYTES: usize = 5;
 /// What other headers of calls begin with.
 const OF_GRPC: &str = "grpc-";
 

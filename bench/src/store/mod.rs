@@ -10,7 +10,6 @@ mod pages;
 mod start;
 mod tables;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,17 +24,14 @@ use self::missed::Missed;
 use self::pages::Pages;
 use self::start::Starts;
 use crate::driver;
-use crate::server::{self, Kind, Place, Server};
+use crate::options::Subject;
+use crate::server::{Kind, Place, Server};
 
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// The program `duologue`, built for release
-    #[arg(long, value_name = "FILE")]
-    program: PathBuf,
-    /// Where the data is kept meanwhile: on the disk to be measured
-    #[arg(long, value_name = "DIR")]
-    folder: PathBuf,
+    #[command(flatten)]
+    subject: Subject,
     /// How many messages are stored in the end
     #[arg(long, default_value_t = 10_000_000)]
     messages: u64,
@@ -106,7 +102,7 @@ pub(crate) fn run(runtime: &Runtime, options: &Options) -> Result<()> {
         "--messages must be at least {}, so that every conversation has a page",
         least + 50 * pairs as u64
     );
-    let (_folder, place) = server::place(&options.program, &options.folder)?;
+    let (_folder, place) = options.subject.place()?;
     let many = Pages {
         name: "every conversation in turn, newest",
         prefix: "many",

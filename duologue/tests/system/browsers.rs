@@ -1,9 +1,7 @@
 //! The listener for browsers of the whole system: sign in, call, watch, go away.
 
 use duologue_proto::chat::v1::subscribe_response::Frame;
-use duologue_proto::chat::v1::{
-    GoodbyeReason, SendMessageRequest, SendMessageResponse, SubscribeRequest,
-};
+use duologue_proto::chat::v1::{GoodbyeReason, SendMessageRequest, SendMessageResponse};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
 use tokio::io::AsyncReadExt as _;
@@ -40,10 +38,7 @@ async fn sessions(server: &Server) -> String {
 async fn a_page_signs_in_sends_and_hears_what_native_clients_say() {
     let server = Server::start(&[]).await;
     let (alice, bob) = (token(&server, "alice").await, token(&server, "bob").await);
-    let mut events = Page::call(server.web, "Subscribe", &bob, &SubscribeRequest::default()).await;
-    events
-        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
-        .await;
+    let mut events = Page::subscribed(server.web, &bob).await;
 
     let request: SendMessageRequest = send("bob", "from-a-page", "hello");
     let mut call = Page::call(server.web, "SendMessage", &alice, &request).await;
@@ -73,16 +68,7 @@ async fn a_page_signs_in_sends_and_hears_what_native_clients_say() {
 async fn a_tab_that_is_closed_frees_its_session_at_once() {
     let server = Server::start(&[]).await;
     let token = server.token("alice");
-    let mut events = Page::call(
-        server.web,
-        "Subscribe",
-        &token,
-        &SubscribeRequest::default(),
-    )
-    .await;
-    events
-        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
-        .await;
+    let events = Page::subscribed(server.web, &token).await;
     assert_eq!(sessions(&server).await, "duologue_chat_sessions 1");
     drop(events);
     soon(async { while sessions(&server).await != "duologue_chat_sessions 0" {} }).await;
@@ -92,16 +78,7 @@ async fn a_tab_that_is_closed_frees_its_session_at_once() {
 async fn at_the_end_a_page_is_told_and_the_process_ends_well() {
     let mut server = Server::start(&[]).await;
     let token = server.token("alice");
-    let mut events = Page::call(
-        server.web,
-        "Subscribe",
-        &token,
-        &SubscribeRequest::default(),
-    )
-    .await;
-    events
-        .until(|frame| matches!(frame, Frame::CaughtUp(_)))
-        .await;
+    let mut events = Page::subscribed(server.web, &token).await;
     server.signal("TERM").await;
     let goodbye = events
         .until(|frame| matches!(frame, Frame::Goodbye(_)))

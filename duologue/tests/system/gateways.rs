@@ -150,8 +150,7 @@ async fn pages_of_two_gateways_and_two_nodes_talk() {
     let (second, two) = system.before(1).await;
     let (mut alice, ..) = opened(one, &system.token("alice"), hello()).await;
     let bob = system.token("bob");
-    let mut events = Page::call(two, "Subscribe", &bob, &SubscribeRequest::default()).await;
-    events.caught_up().await;
+    let mut events = Page::subscribed(two, &bob).await;
 
     alice.say(2, send("bob", "m1", "by WebSocket")).await;
     let message = events.message().await;

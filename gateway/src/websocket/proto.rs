@@ -9,8 +9,7 @@ use prost::encoding::{
     DecodeContext, WireType, decode_key, decode_varint, encode_varint, skip_field,
 };
 
-/// What stands before a message: that it is not compressed, and its length.
-const PREFIX_BYTES: usize = 5;
+use crate::body::PREFIX_BYTES;
 
 /// Writes a message of the request behind others.
 pub(super) fn write(message: &[u8], out: &mut BytesMut) {

@@ -127,16 +127,12 @@ async fn run_one(setup: &Setup, mut load: Load, what: &str) -> Result<Tally> {
     let loads = std::slice::from_ref(&load);
     let ((server, deaths), records) = drive(loads, place, breaks, &setup.records).await?;
     drop(server);
-    let mut tally = Tally::default();
-    for record in &records {
-        tally.take(record, &deaths)?;
-    }
     ensure!(
         deaths.len() == KILLS,
         "there was time for {} of {KILLS} kills",
         deaths.len()
     );
-    Ok(tally)
+    Tally::of(&records, &deaths)
 }
 
 /// Kills the server again and again; returns one that lives, and when the others had

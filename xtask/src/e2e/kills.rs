@@ -152,11 +152,7 @@ async fn run_one(setup: &Setup, load: &Load) -> Result<Tally> {
     let place = (addresses.as_slice(), data.as_path());
     let ((server, deaths), records) = drive(loads, place, breaks, &setup.records).await?;
     drop(server);
-    let mut tally = Tally::default();
-    for record in &records {
-        tally.take(record, &deaths)?;
-    }
-    Ok(tally)
+    Tally::of(&records, &deaths)
 }
 
 struct Run<'a> {

@@ -27,8 +27,17 @@ struct Met {
 }
 
 impl Tally {
-    /// Takes what each kill of a record met, after which the server had ended then.
-    pub(super) fn take(&mut self, record: &Record, deaths: &[UnixMillis]) -> Result<()> {
+    /// What the kills of a run met, after which servers had ended then: each is in every
+    /// record.
+    pub(super) fn of(records: &[Record], deaths: &[UnixMillis]) -> Result<Self> {
+        let mut tally = Self::default();
+        for record in records {
+            tally.take(record, deaths)?;
+        }
+        Ok(tally)
+    }
+
+    fn take(&mut self, record: &Record, deaths: &[UnixMillis]) -> Result<()> {
         let struck = struck(record);
         ensure!(struck.len() == deaths.len(), "kills without a time");
         let stored = accepted(record);

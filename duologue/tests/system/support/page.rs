@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use duologue_proto::chat::v1::subscribe_response::Frame;
-use duologue_proto::chat::v1::{Envelope, SubscribeResponse};
+use duologue_proto::chat::v1::{Envelope, SubscribeRequest, SubscribeResponse};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -35,6 +35,13 @@ impl Page {
     ) -> Self {
         let stream = soon(TcpStream::connect(web)).await.unwrap();
         Self::post_on(stream, web, path, headers, body).await
+    }
+
+    /// A `Subscribe` that has caught up.
+    pub(crate) async fn subscribed(web: SocketAddr, token: &str) -> Self {
+        let mut page = Self::call(web, "Subscribe", token, &SubscribeRequest::default()).await;
+        page.caught_up().await;
+        page
     }
 
     /// Posts on a connection that is made already.

@@ -45,12 +45,7 @@ async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_flood_waits_and_nothing_of_it_is_lost() {
     let mut door = Door::new(None);
-    let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
-        .await
-        .unwrap();
-    let mut called = door.called().await;
-    called.said().await.unwrap();
+    let (mut raw, mut called) = door.raw_session().await;
     let ping = frame_up(u64::MAX, Up::Ping(Ping {})).encode_to_vec();
     let frame = frame(0x82, &ping);
     let burst = frame.repeat(50);

@@ -47,12 +47,7 @@ async fn a_hello_that_never_ends_is_none() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_asked_and_given_up_with_its_session() {
     let mut door = Door::new(None);
-    let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
-        .await
-        .unwrap();
-    let mut called = door.called().await;
-    called.said().await.unwrap();
+    let (mut raw, mut called) = door.raw_session().await;
     let start = Instant::now();
     // A ping, and nothing else.
     assert_eq!(
@@ -115,12 +110,7 @@ async fn pings_of_the_client_are_answered_within_a_message_too() {
 #[tokio::test(start_paused = true)]
 async fn fragments_without_end_end_in_time() {
     let mut door = Door::new(None);
-    let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
-        .await
-        .unwrap();
-    let mut called = door.called().await;
-    called.said().await.unwrap();
+    let (mut raw, mut called) = door.raw_session().await;
     let start = Instant::now();
     raw.write_all(&frame(0x02, b"")).await.unwrap();
     // Empty fragments take no memory, and pings show life: it is the time that ends it.

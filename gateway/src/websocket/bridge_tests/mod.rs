@@ -264,12 +264,7 @@ async fn malformed_frames_after_the_first_end_the_session() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_closes_gets_what_is_in_flight_and_then_the_close() {
     let mut door = Door::new(None);
-    let mut raw = door.raw(Protocol::Proto, &[]);
-    raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
-        .await
-        .unwrap();
-    let mut called = door.called().await;
-    called.said().await.unwrap();
+    let (mut raw, mut called) = door.raw_session().await;
     raw.write_all(&frame(0x88, &[3, 232])).await.unwrap();
     // Its end is the request's end.
     assert_eq!(called.said().await, None);

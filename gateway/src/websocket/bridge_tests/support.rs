@@ -15,7 +15,7 @@ use duologue_runtime::task;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, StreamBody};
 use prost::Message as _;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -131,6 +131,16 @@ impl Door {
         let mut called = self.called().await;
         assert_eq!(called.said().await.unwrap(), hello(""));
         (client, called)
+    }
+
+    /// The same, as bare bytes.
+    pub(super) async fn raw_session(&mut self) -> (DuplexStream, Called) {
+        let mut raw = self.raw(Protocol::Proto, &[]);
+        let hello = frame(0x82, &hello("t").encode_to_vec());
+        raw.write_all(&hello).await.unwrap();
+        let mut called = self.called().await;
+        called.said().await.unwrap();
+        (raw, called)
     }
 
     pub(super) async fn called(&mut self) -> Called {

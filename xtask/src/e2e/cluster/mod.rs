@@ -182,11 +182,7 @@ async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> 
     };
     let place = (addresses.as_slice(), keys.as_path());
     let (deaths, records) = drive(&loads, place, breaks, &setup.records).await?;
-    let mut tally = Tally::default();
-    for record in &records {
-        tally.take(record, &deaths)?;
-    }
-    Ok(tally)
+    Tally::of(&records, &deaths)
 }
 
 /// Strikes once and heals; returns when the thing was broken.
