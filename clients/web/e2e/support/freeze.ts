@@ -5,6 +5,7 @@
  * before and `resume` after, as where the browser freezes it.
  */
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { kill } from "node:process";
 import type { Browser, Page } from "playwright-core";
 
@@ -30,24 +31,22 @@ export async function freeze(browser: Browser, page: Page, { announced, notWith 
   };
 }
 
-/** The page's process: the one that is busy when the page is. */
+/**
+ * The page's process: the one whose trace has what the page notes. (Not by
+ * `performance.mark`, which is the tests' own where they set the clock.)
+ */
 async function processOf(browser: Browser, page: Page): Promise<number> {
   const session = await browser.newBrowserCDPSession();
-  const times = async (): Promise<Map<number, number>> => {
-    const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-    return new Map(processInfo.filter(({ type }) => type === "renderer").map(({ id, cpuTime }) => [id, cpuTime]));
-  };
-  const before = await times();
-  await page.evaluate(() => {
-    // Work and not a time: the machine may have much to do beside it.
-    let sum = 0;
-    for (let i = 0; i < 8e8; i += 1) sum = (sum + i) | 0;
-    return sum;
-  });
-  const after = await times();
+  const traced: { args?: { data?: { message?: string } }; pid?: number }[] = [];
+  session.on("Tracing.dataCollected", ({ value }) => void traced.push(...value));
+  const complete = new Promise((resolve) => session.once("Tracing.tracingComplete", resolve));
+  await session.send("Tracing.start", { traceConfig: { includedCategories: ["devtools.timeline"] } });
+  const note = randomUUID();
+  await page.evaluate((message) => console.timeStamp(message), note);
+  await session.send("Tracing.end");
+  await complete;
   await session.detach();
-  const busy = [...after].map(([id, time]) => ({ id, ran: time - (before.get(id) ?? 0) })).sort((a, b) => b.ran - a.ran);
-  const [first, second] = busy;
-  assert.ok(first !== undefined && first.ran >= 0.05 && first.ran > 2 * (second?.ran ?? 0), `which process is the page's: ${JSON.stringify(busy)}`);
-  return first.id;
+  const pid = traced.find(({ args }) => args?.data?.message === note)?.pid;
+  assert.ok(pid !== undefined, "the page's note is in the trace");
+  return pid;
 }
