@@ -16,8 +16,13 @@ pub struct Saved {
     pub user: String,
     /// The last connect number that may have been used.
     pub connect_number: u64,
+    /// The last one that a server may have taken.
+    pub sure_number: u64,
     /// The history that token, positions and `after_seq`s belong to; may be empty.
     pub history_id: String,
+    /// The application has not been told yet that this is another history than
+    /// before.
+    pub is_history_untold: bool,
     /// The last sync token before which everything was handed over; may be empty.
     pub sync_token: String,
     /// The most recently active first.

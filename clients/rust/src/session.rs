@@ -124,6 +124,7 @@ enum Handover {
         cursor: Cursor,
     },
     Settled(SavedMessage),
+    History,
 }
 
 /// The state of one device of one user.
@@ -133,7 +134,13 @@ pub(crate) struct Session {
     device: DeviceId,
     user: Option<UserId>,
     connect_number: u64,
+    /// The last connect number that a server may have taken.
+    sure_number: u64,
+    /// False once the server has found the wall clock to be too far ahead.
+    trusts_clock: bool,
     history_id: String,
+    /// Changes of the history that the application does not know of yet.
+    untaken_histories: usize,
     /// The newest token whose predecessors are in events, and the newest whose
     /// predecessors the application has taken.
     token: String,
@@ -246,6 +253,10 @@ impl Session {
 
     /// The wanted link has ended, or could not be opened.
     pub(crate) fn ended(&mut self, end: LinkEnd, at: At) {
+        let was_welcomed = self.is_welcomed();
+        if end.kind != EndKind::Refused {
+            self.sure_number = self.connect_number;
+        }
         self.outbox.disconnected();
         self.abandons.clear();
         self.refuse_cursors();
@@ -258,14 +269,12 @@ impl Session {
                 let detail = std::mem::take(&mut self.refusal);
                 self.stop(StopReason::Unauthenticated { detail });
             }
-            // The token is the one thing in `Hello` that may be refused and can be
-            // done without: positions find everything, only slower.
-            EndKind::Refused if self.token.is_empty() => {
-                self.stop(StopReason::Refused { detail: end.cause });
-            }
             EndKind::Refused => {
-                self.forget_token();
-                self.wait(end, at);
+                if self.says_less(was_welcomed) {
+                    self.wait(end, at);
+                } else {
+                    self.stop(StopReason::Refused { detail: end.cause });
+                }
             }
             EndKind::HistoryChanged => {
                 self.forget_history();
@@ -361,7 +370,12 @@ impl Session {
     }
 
     fn connect(&mut self, at: At) {
-        self.connect_number = at.wall.0.max(self.connect_number.saturating_add(1));
+        let next = self.connect_number.saturating_add(1);
+        self.connect_number = if self.trusts_clock {
+            at.wall.0.max(next)
+        } else {
+            next
+        };
         self.link += 1;
         self.phase = Phase::Opening;
         self.save_now = true;
@@ -378,7 +392,8 @@ impl Session {
 
     fn stop(&mut self, reason: StopReason) {
         self.phase = Phase::Stopped;
-        self.fresh_token = true;
+        // The same token would be refused again.
+        self.fresh_token |= !matches!(reason, StopReason::Refused { .. });
         self.emit(Event::Stopped(reason), None);
     }
 
@@ -440,6 +455,23 @@ impl Session {
         })
     }
 
+    /// The server refused what `Hello` says: the next says less. The token can be done
+    /// without: positions find everything, only slower. And a connect number from a
+    /// clock that is more than a day ahead was never taken, so that one above the last
+    /// that may have been will do. Returns whether there was anything to leave out.
+    fn says_less(&mut self, was_welcomed: bool) -> bool {
+        let had_token = !self.token.is_empty();
+        if had_token {
+            self.forget_token();
+        }
+        if was_welcomed || !self.trusts_clock {
+            return had_token;
+        }
+        self.trusts_clock = false;
+        self.connect_number = self.sure_number;
+        true
+    }
+
     fn forget_token(&mut self) {
         self.token.clear();
         self.kept_token.clear();
@@ -456,9 +488,24 @@ impl Session {
         self.conversations.clear();
         self.cursors_due.clear();
         self.outbox.forget_history();
-        self.handover
-            .retain(|(_, handover)| matches!(handover, Handover::Settled(_)));
-        self.emit(Event::HistoryChanged, None);
+        self.handover.retain_mut(|(_, handover)| match handover {
+            // Kept until the application knows it, and then sent to the other history.
+            Handover::Settled(message) => {
+                message.after_seq = 0;
+                true
+            }
+            Handover::History => true,
+            Handover::Position { .. }
+            | Handover::Token(_)
+            | Handover::OwnCursor { .. }
+            | Handover::PeerCursor { .. } => false,
+        });
+        self.tell_history();
+    }
+
+    fn tell_history(&mut self) {
+        self.untaken_histories += 1;
+        self.emit(Event::HistoryChanged, Some(Handover::History));
     }
 }
 

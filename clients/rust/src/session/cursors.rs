@@ -22,6 +22,10 @@ impl Session {
     }
 
     fn want_cursor(&mut self, peer: &UserId, cursor: Cursor, now: Duration) {
+        // A place in the history before, as long as the application cannot know better.
+        if self.untaken_histories > 0 {
+            return;
+        }
         let conversation = self.conversations.touch(peer);
         conversation.known_own = conversation.known_own.max(cursor);
         if conversation.wanted.covers(cursor) {

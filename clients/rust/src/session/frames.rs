@@ -88,6 +88,7 @@ impl Session {
             self.ended(end(EndKind::HistoryChanged, "another history"), at);
             return Ok(());
         }
+        self.sure_number = self.connect_number;
         if self.user.is_none() || self.history_id.is_empty() {
             self.user = Some(user.clone());
             self.history_id.clone_from(&welcome.history_id);

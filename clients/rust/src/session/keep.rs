@@ -28,7 +28,10 @@ impl Session {
                 user => Some(UserId::parse(user)?),
             },
             connect_number: saved.connect_number,
+            sure_number: saved.sure_number,
+            trusts_clock: true,
             history_id: saved.history_id,
+            untaken_histories: 0,
             token: saved.sync_token.clone(),
             kept_token: saved.sync_token,
             conversations: Conversations::default(),
@@ -50,6 +53,9 @@ impl Session {
             save_now: false,
             save_at: None,
         };
+        if saved.is_history_untold {
+            session.tell_history();
+        }
         // The least recently active first, so that activity is as it was.
         for saved in saved.conversations.iter().rev() {
             let peer = UserId::parse(&saved.peer)?;
@@ -97,7 +103,9 @@ impl Session {
             device_id: self.device.as_str().to_owned(),
             user: self.user.as_ref().map(text).unwrap_or_default(),
             connect_number: self.connect_number,
+            sure_number: self.sure_number,
             history_id: self.history_id.clone(),
+            is_history_untold: self.untaken_histories > 0,
             sync_token: self.kept_token.clone(),
             conversations: self.saved_conversations(),
             outbox: self.saved_outbox(),
@@ -125,6 +133,7 @@ impl Session {
                     conversation.known_peer = conversation.known_peer.max(cursor);
                 }
             }
+            Handover::History => self.untaken_histories -= 1,
             Handover::Settled(_) => {}
         }
         self.save_soon(now);
@@ -149,7 +158,8 @@ impl Session {
                 Handover::Position { .. }
                 | Handover::Token(_)
                 | Handover::OwnCursor { .. }
-                | Handover::PeerCursor { .. } => None,
+                | Handover::PeerCursor { .. }
+                | Handover::History => None,
             });
         let unsettled = self
             .outbox

@@ -57,6 +57,21 @@ fn goodbye(reason: wire::GoodbyeReason, seconds: Option<i64>) -> wire::ConverseR
     }))
 }
 
+fn end_of(kind: EndKind, cause: &str) -> LinkEnd {
+    LinkEnd {
+        kind,
+        ..LinkEnd::lost(cause)
+    }
+}
+
+fn stored(id: &str, seq: u64) -> wire::ConverseResponse {
+    down(Down::Stored(wire::Stored {
+        message_id: id.into(),
+        seq,
+        ..Default::default()
+    }))
+}
+
 fn delivered(sender: &str, recipient: &str, id: &str, seq: u64) -> wire::ConverseResponse {
     let envelope = Some(wire::Envelope {
         seq,
@@ -152,14 +167,49 @@ fn another_history_drops_everything_but_the_outbox() {
         ..saved()
     });
     session.frame(goodbye(wire::GoodbyeReason::HistoryChanged, None), at(NOW));
-    assert_eq!(events(&mut session)[0], Event::HistoryChanged);
-    let expected = Saved {
+    let (number, event) = session.next_event(NOW).unwrap();
+    assert_eq!(event, Event::HistoryChanged);
+    session.mark_read(&user("bob"), Seq(9), NOW);
+    let mut expected = Saved {
         user: "alice".into(),
         connect_number: 1_000,
+        sure_number: 1_000,
+        is_history_untold: true,
         outbox: vec![message("m-1", 0)],
         ..saved()
     };
     assert_eq!(session.snapshot(), expected);
+    session.handed_over(number, NOW);
+    expected.is_history_untold = false;
+    assert_eq!(session.snapshot(), expected);
+}
+
+#[test]
+fn another_history_is_told_after_a_crash_that_came_before_it_was_taken() {
+    let mut session = open(Saved {
+        history_id: "h-1".into(),
+        ..saved()
+    });
+    session.frame(goodbye(wire::GoodbyeReason::HistoryChanged, None), at(NOW));
+    let mut session = Session::new(session.snapshot(), options()).unwrap();
+    let (number, event) = session.next_event(NOW).unwrap();
+    assert_eq!(event, Event::HistoryChanged);
+    session.handed_over(number, NOW);
+    let session = Session::new(session.snapshot(), options()).unwrap();
+    assert!(!session.has_event());
+}
+
+#[test]
+fn what_was_settled_and_is_untold_goes_to_the_other_history_from_its_beginning() {
+    let mut session = open(Saved {
+        conversations: vec![conversation("bob", 9)],
+        outbox: vec![message("m-1", 9)],
+        ..saved()
+    });
+    assert_eq!(frames(&mut session).len(), 1);
+    session.frame(stored("m-1", 10), at(NOW));
+    session.frame(goodbye(wire::GoodbyeReason::HistoryChanged, None), at(NOW));
+    assert_eq!(session.snapshot().outbox, [message("m-1", 0)]);
 }
 
 #[test]
@@ -201,11 +251,7 @@ fn nothing_is_sent_as_another_user() {
 
 #[test]
 fn a_refused_hello_goes_without_its_token_once_then_the_session_stops() {
-    let refused = || LinkEnd {
-        kind: EndKind::Refused,
-        cause: "no".into(),
-        retry_after: None,
-    };
+    let refused = || end_of(EndKind::Refused, "no");
     let mut session = open(Saved {
         sync_token: "token".into(),
         ..saved()
@@ -214,7 +260,35 @@ fn a_refused_hello_goes_without_its_token_once_then_the_session_stops() {
     assert!(!session.is_stopped());
     assert_eq!(session.snapshot().sync_token, "");
     session.ended(refused(), at(NOW));
+    assert!(!session.is_stopped(), "the clock may be what is wrong");
+    session.ended(refused(), at(NOW));
     assert!(session.is_stopped());
+    assert!(!session.needs_fresh_token(), "the token was not refused");
+}
+
+#[test]
+fn a_clock_that_is_a_day_ahead_is_not_trusted_once_its_number_was_refused() {
+    let mut session = Session::new(
+        Saved {
+            connect_number: 500,
+            sure_number: 500,
+            ..saved()
+        },
+        options(),
+    )
+    .unwrap();
+    let mut next = |ended: Option<LinkEnd>, now: Duration| {
+        if let Some(end) = ended {
+            session.ended(end, at(now));
+        }
+        session.tick(at(now + BACKOFF_MIN));
+        session.saved();
+        session.snapshot().connect_number
+    };
+    assert_eq!(next(None, NOW), 1_000);
+    let refused = end_of(EndKind::Refused, "connect_number is too far ahead");
+    assert_eq!(next(Some(refused), NOW * 2), 501);
+    assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 3), 502);
 }
 
 #[test]
@@ -290,13 +364,7 @@ fn a_message_given_up_in_flight_is_not_sent_again_but_may_be_stored() {
     session.saved();
     assert_eq!(session.snapshot().outbox, []);
     session.frame(deferred("m-1", wire::DeferredReason::Unavailable), at(NOW));
-    let stored = wire::Stored {
-        message_id: "m-2".into(),
-        peer: "bob".into(),
-        seq: 1,
-        ..Default::default()
-    };
-    session.frame(down(Down::Stored(stored)), at(NOW));
+    session.frame(stored("m-2", 1), at(NOW));
     session.saved();
     assert!(matches!(frames(&mut session)[..], [Frame::Abandon(_)]));
     let told = events(&mut session);
