@@ -1,14 +1,12 @@
 //! Pages of which origins may call, and what they may read of the answers.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::assets;
 use crate::error::WebError;
 use crate::limits::CORS_MAX_AGE;
-use crate::router::Gateway;
+use crate::origin::Origins;
 
 /// What gRPC-Web clients send beside what every page may.
 const ALLOWED_HEADERS: &str = "authorization, content-type, grpc-timeout, traceparent, tracestate, \
@@ -24,35 +22,50 @@ pub(crate) const ORIGIN_NOT_ALLOWED: WebError = WebError::new(
     "pages of this origin may not call: see --allowed-origin",
 );
 
-/// Refuses foreign pages, answers preflights, and lets allowed pages read. Programs,
-/// which send no `Origin`, pass.
-pub(crate) async fn check(
-    State(gateway): State<Gateway>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let origins: Vec<_> = request.headers().get_all(header::ORIGIN).iter().collect();
-    let allowed = match origins[..] {
-        [] => return varying(next.run(request).await),
-        [origin] if gateway.origins().allow(origin) => origin.clone(),
-        _ if assets::is_static(request.uri().path()) => return varying(next.run(request).await),
-        _ => return varying(ORIGIN_NOT_ALLOWED.into_response()),
+/// Whose pages may read an answer.
+pub(crate) struct Readers(Option<HeaderValue>);
+
+/// Passes requests of allowed pages, and of programs, which send no `Origin`. Foreign
+/// pages are refused and preflights answered.
+#[expect(
+    clippy::result_large_err,
+    reason = "it is the answer, and goes out at once"
+)]
+pub(crate) fn check<B>(origins: &Origins, request: &Request<B>) -> Result<Readers, Response> {
+    let mut headers = request.headers().get_all(header::ORIGIN).iter();
+    let readers = match (headers.next(), headers.next()) {
+        (None, _) => return Ok(Readers(None)),
+        (Some(origin), None) if origins.allow(origin) => Readers(Some(origin.clone())),
+        _ if assets::is_static(request.uri().path()) => return Ok(Readers(None)),
+        _ => return Err(Readers(None).of(ORIGIN_NOT_ALLOWED.into_response())),
     };
-    let mut response = if is_preflight(&request) {
-        preflight()
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static(EXPOSED_HEADERS),
-    );
-    varying(response)
+    if is_preflight(request) {
+        return Err(readers.of(preflight()));
+    }
+    Ok(readers)
 }
 
-fn is_preflight(request: &Request) -> bool {
+impl Readers {
+    /// Tells the browser.
+    pub(crate) fn tell(self, headers: &mut HeaderMap) {
+        if let Some(origin) = self.0 {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static(EXPOSED_HEADERS),
+            );
+        }
+        // Caches must not give one origin's answer to another.
+        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    }
+
+    fn of(self, mut response: Response) -> Response {
+        self.tell(response.headers_mut());
+        response
+    }
+}
+
+fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS
         && request
             .headers()
@@ -75,11 +88,4 @@ fn preflight() -> Response {
         CORS_MAX_AGE.as_secs().into(),
     );
     (StatusCode::NO_CONTENT, headers).into_response()
-}
-
-/// Caches must not give one origin's answer to another.
-fn varying(mut response: Response) -> Response {
-    let origin = HeaderValue::from_static("origin");
-    response.headers_mut().append(header::VARY, origin);
-    response
 }

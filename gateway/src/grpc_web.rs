@@ -6,14 +6,14 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 
-use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use duologue_runtime::listener::Peer;
 use duologue_runtime::refusal::{Reason, Refusal};
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, Method, StatusCode, Uri, Version, header};
 use tonic::body::Body;
 use tonic_web::GrpcWebLayer;
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower::{BoxError, Layer as _, ServiceExt as _, service_fn};
 
 use crate::body::{RequestBody, ResponseBody};
 use crate::error::WebError;
@@ -47,15 +47,25 @@ impl Protocol {
     }
 }
 
+/// Whether a path is that of a call.
+pub(crate) fn is_call(uri: &Uri) -> bool {
+    let method = uri.path().strip_prefix("/duologue.chat.v1.ChatService/");
+    method.is_some_and(|method| !method.is_empty() && !method.contains('/'))
+}
+
 /// Makes a call.
-pub(crate) async fn call(State(gateway): State<Gateway>, request: Request) -> Response {
+pub(crate) async fn call<B>(gateway: &Gateway, request: http::Request<B>) -> Response
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     if request.method() != Method::POST {
         return WebError::method("POST, OPTIONS").into_response();
     }
     let request = request.map(Body::new);
     let response = match (Protocol::of(request.headers()), request.version()) {
         (Some(Protocol::GrpcWeb), _) => translated(gateway, request).await,
-        (Some(Protocol::Grpc), Version::HTTP_2) => admitted(&gateway, request).await,
+        (Some(Protocol::Grpc), Version::HTTP_2) => admitted(gateway, request).await,
         (Some(Protocol::Grpc) | None, _) => return NOT_A_CALL.into_response(),
     };
     response.map(axum::body::Body::new)
@@ -63,19 +73,14 @@ pub(crate) async fn call(State(gateway): State<Gateway>, request: Request) -> Re
 
 /// A call by gRPC-Web: its request has one message, which comes in time, and its
 /// response ends with a status.
-async fn translated(gateway: Gateway, request: http::Request<Body>) -> http::Response<Body> {
-    let inside = service_fn(move |request: http::Request<Body>| {
-        let gateway = gateway.clone();
-        async move {
-            let request = request.map(|body| Body::new(RequestBody::new(body)));
-            let response = admitted(&gateway, request).await;
-            Ok::<_, Infallible>(ResponseBody::complete(response))
-        }
+async fn translated(gateway: &Gateway, request: http::Request<Body>) -> http::Response<Body> {
+    let inside = service_fn(async |request: http::Request<Body>| {
+        let request = request.map(|body| Body::new(RequestBody::new(body)));
+        let response = admitted(gateway, request).await;
+        Ok::<_, Infallible>(ResponseBody::complete(response))
     });
-    match GrpcWebLayer::new().layer(inside).oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    }
+    let Ok(response) = GrpcWebLayer::new().layer(inside).oneshot(request).await;
+    response
 }
 
 /// Calls upstream, as often as an address may.

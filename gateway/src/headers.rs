@@ -2,10 +2,7 @@
 
 use std::borrow::Cow;
 
-use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 
 use crate::error::WebError;
 
@@ -32,36 +29,31 @@ const SECURITY: [(HeaderName, &str); 6] = [
     ),
 ];
 
-const TOKEN_IN_URL: WebError = WebError::new(
+pub(crate) const TOKEN_IN_URL: WebError = WebError::new(
     StatusCode::BAD_REQUEST,
     "token_in_url",
     "a token must not be in the URL, where it is logged and remembered: send it in the header \
      `authorization`, and do not use this one again",
 );
 
-/// Adds the headers that protect the page, to whatever is answered.
-pub(crate) async fn protect(request: Request, next: Next) -> Response {
-    let is_hashed = request.uri().path().starts_with("/assets/");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+/// Whether what is there never changes.
+pub(crate) fn is_hashed(uri: &Uri) -> bool {
+    uri.path().starts_with("/assets/")
+}
+
+/// Adds the headers that protect the page.
+pub(crate) fn protect(headers: &mut HeaderMap, is_hashed: bool) {
+    headers.reserve(SECURITY.len());
     for (name, value) in SECURITY {
         headers.insert(name, HeaderValue::from_static(value));
     }
     if !is_hashed && headers.contains_key(header::ETAG) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
-    response
 }
 
-/// Refuses a URL that holds a token, before anything looks at it.
-pub(crate) async fn refuse_tokens(request: Request, next: Next) -> Response {
-    if holds_token(request.uri()) {
-        return TOKEN_IN_URL.into_response();
-    }
-    next.run(request).await
-}
-
-fn holds_token(uri: &Uri) -> bool {
+/// Whether a URL holds a token: it must be refused before anything looks at it.
+pub(crate) fn holds_token(uri: &Uri) -> bool {
     const NAMES: [&str; 4] = ["token", "access_token", "authorization", "jwt"];
     let is_token = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

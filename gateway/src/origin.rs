@@ -56,6 +56,16 @@ impl Scheme {
     }
 }
 
+impl Origin {
+    /// Whether a header names it. Browsers write an origin in one way only: what differs
+    /// from that is no browser's.
+    fn is(&self, header: &[u8]) -> bool {
+        let rest = header.strip_prefix(self.scheme.as_str().as_bytes());
+        let authority = rest.and_then(|rest| rest.strip_prefix(b"://"));
+        authority == Some(self.authority.as_bytes())
+    }
+}
+
 /// Text that is no origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be scheme://host or scheme://host:port with http or https, nothing behind and no *")]
@@ -119,10 +129,7 @@ impl Origins {
 
     /// Whether pages of this `Origin` header may call.
     pub(crate) fn allow(&self, origin: &HeaderValue) -> bool {
-        // Browsers write an origin in one way only: what differs from that is no
-        // browser's.
-        let is_it = |allowed: &Origin| origin.as_bytes() == allowed.to_string().as_bytes();
-        self.0.iter().any(is_it)
+        self.0.iter().any(|allowed| allowed.is(origin.as_bytes()))
     }
 
     /// Whether a request was sent to a host of an allowed origin.

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
+use bytes::Bytes;
 use duologue_runtime::listener::Proxies;
 use duologue_runtime::rate::{RateLimit, RateLimiter};
 use http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
+use tower::{BoxError, ServiceExt as _};
 
 use crate::dev_token::{self, DevTokens};
 use crate::error::{WebError, json_response};
@@ -105,13 +108,8 @@ impl Gateway {
         }
     }
 
-    /// Every path, behind what every request passes, from the bottom to the top.
-    pub(crate) fn router(&self) -> Router {
-        // Calls are admitted where their refusal can be a gRPC status.
-        let calls = Router::new().route(
-            "/duologue.chat.v1.ChatService/{method}",
-            any(grpc_web::call),
-        );
+    /// Every path.
+    pub(crate) fn paths(&self) -> Paths {
         let others = Router::new()
             .route("/ws", any(socket))
             .route("/config.json", get(config))
@@ -120,15 +118,59 @@ impl Gateway {
             .merge(assets::router())
             .fallback(async || NOT_FOUND.into_response())
             .layer(middleware::from_fn_with_state(self.clone(), limit));
-        calls
-            .with_state(self.clone())
-            .merge(others)
-            // Before anything is done for a page: whose it is.
-            .layer(middleware::from_fn_with_state(self.clone(), cors::check))
-            // Before anything looks at the URL.
-            .layer(middleware::from_fn(headers::refuse_tokens))
-            // Last, so first: whatever is answered has them.
-            .layer(middleware::from_fn(headers::protect))
+        Paths {
+            gateway: self.clone(),
+            others,
+        }
+    }
+}
+
+/// Every path, and what every request passes on its way there. Clones are the same.
+///
+/// Calls do not pass the router: what it allocates for one would be felt.
+#[derive(Clone)]
+pub(crate) struct Paths {
+    gateway: Gateway,
+    others: Router,
+}
+
+impl Paths {
+    /// Answers any request.
+    pub(crate) async fn answer<B>(self, request: http::Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let is_hashed = headers::is_hashed(request.uri());
+        let mut response = self.checked(request).await;
+        // Whatever is answered has them.
+        headers::protect(response.headers_mut(), is_hashed);
+        response
+    }
+
+    async fn checked<B>(self, request: http::Request<B>) -> Response
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // Before anything looks at the URL.
+        if headers::holds_token(request.uri()) {
+            return headers::TOKEN_IN_URL.into_response();
+        }
+        // Before anything is done for a page: whose it is.
+        let readers = match cors::check(self.gateway.origins(), &request) {
+            Ok(readers) => readers,
+            Err(answer) => return answer,
+        };
+        let mut response = if grpc_web::is_call(request.uri()) {
+            // It is admitted where its refusal can be a gRPC status.
+            grpc_web::call(&self.gateway, request).await
+        } else {
+            let Ok(response) = self.others.oneshot(request.map(Body::new)).await;
+            response
+        };
+        readers.tell(response.headers_mut());
+        response
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server: HTTP/1.1 and HTTP/2 on one listener, with explicit limits on every
 //! connection, and an orderly end.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 
@@ -13,16 +14,15 @@ use duologue_runtime::shutdown::Shutdown;
 use futures_util::{Stream, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tonic::transport::server::Connected;
-use tower::ServiceExt as _;
 
 use crate::limits::{HEADER_READ_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS};
-use crate::router::Gateway;
+use crate::router::{Gateway, Paths};
 use crate::stall::Stalling;
 
 /// Serves requests until the process has drained.
@@ -35,7 +35,7 @@ where
     IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
 {
     let server = Server {
-        router: gateway.router(),
+        paths: gateway.paths(),
         proxies: gateway.proxies().clone(),
         http: http(),
         shutdown: shutdown.clone(),
@@ -95,7 +95,7 @@ fn http() -> Builder<TokioExecutor> {
 
 #[derive(Clone)]
 struct Server {
-    router: axum::Router,
+    paths: Paths,
     proxies: Proxies,
     http: Builder<TokioExecutor>,
     shutdown: Shutdown,
@@ -108,18 +108,15 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
     {
         let peer = io.connect_info();
-        let proxies = self.proxies;
-        let service = self
-            .router
-            .map_request(move |mut request: Request<Incoming>| {
-                let client = proxies.client(peer, request.headers());
-                request.extensions_mut().insert(client);
-                request
-            });
+        let Self { paths, proxies, .. } = self;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let client = proxies.client(peer, request.headers());
+            request.extensions_mut().insert(client);
+            let paths = paths.clone();
+            async move { Ok::<_, Infallible>(paths.answer(request).await) }
+        });
         let io = TokioIo::new(Connection::new(Stalling::new(io), &self.shutdown));
-        let connection = self
-            .http
-            .serve_connection_with_upgrades(io, TowerToHyperService::new(service));
+        let connection = self.http.serve_connection_with_upgrades(io, service);
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             biased;

@@ -159,8 +159,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         }
     }
 
-    /// Runs to the end of both.
-    pub(super) async fn run(mut self) {
+    /// Runs to the end of both. By reference: a future that takes a value has room for
+    /// it twice.
+    pub(super) async fn run(&mut self) {
         let lost = poll_fn(|cx| self.poll(cx)).await;
         // Before the client is waited for: its session is over.
         self.up = None;

@@ -120,9 +120,8 @@ impl WebSockets {
                 return;
             };
             let socket = Socket::new(TokioIo::new(io), protocol.kind(), (limit, no_hello()));
-            Bridge::new(shared, protocol, socket, head, counted)
-                .run()
-                .await;
+            let mut bridge = Bridge::new(shared, protocol, socket, head, counted);
+            bridge.run().await;
         };
         task::spawn("websocket", self.0.open.track_future(session));
         handshake.response()

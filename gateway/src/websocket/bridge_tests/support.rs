@@ -115,8 +115,8 @@ impl Door {
         let counted = shared.metrics.opened(protocol);
         let socket = Socket::new(near, protocol.kind(), limit);
         let head = Box::new(Head::new(&request, None));
-        let bridge = Bridge::new(shared, protocol, socket, head, counted);
-        task::spawn("websocket", bridge.run());
+        let mut bridge = Bridge::new(shared, protocol, socket, head, counted);
+        task::spawn("websocket", async move { bridge.run().await });
         far
     }
 
