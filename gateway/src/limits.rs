@@ -15,6 +15,8 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Headers of a request over HTTP/1.1.
 pub const MAX_HEADERS: usize = 64;
+/// How long a chat node may take to open a stream.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the body of a request may take, but for native streams.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that takes nothing of what is written to it for this long is closed.

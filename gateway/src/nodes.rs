@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
 use duologue_proto::chat::v1::SendMessageRequest;
@@ -14,12 +15,14 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use prost::Message as _;
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
 use crate::body::PREFIX_BYTES;
+use crate::limits::OPEN_TIMEOUT;
 
 /// Headers that are the call's. All others, cookies among them, are the browser's.
 const PASSED: [HeaderName; 5] = [
@@ -29,6 +32,11 @@ const PASSED: [HeaderName; 5] = [
     USER_AGENT,
     HeaderName::from_static("traceparent"),
 ];
+/// The calls that last, of which a connection may have only so many.
+const STREAMS: [&str; 2] = [
+    "/duologue.chat.v1.ChatService/Converse",
+    "/duologue.chat.v1.ChatService/Subscribe",
+];
 /// The one call that makes something new each time, unless it says what it is.
 const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
 /// What other headers of calls begin with.
@@ -36,18 +44,33 @@ const OF_GRPC: &str = "grpc-";
 
 /// The service of chat, as nodes elsewhere offer it.
 #[derive(Debug, Clone)]
-pub(crate) struct ChatNodes(UpstreamChannel);
+pub(crate) struct ChatNodes {
+    channel: UpstreamChannel,
+    /// That a node leaves streams unanswered was logged.
+    told: Arc<Once>,
+}
 
 impl ChatNodes {
     /// Over this channel.
     pub(crate) fn new(channel: UpstreamChannel) -> Self {
-        Self(channel)
+        let told = Arc::new(Once::new());
+        Self { channel, told }
+    }
+
+    /// A call with its answer begun.
+    async fn call_in_time(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        // Others have a deadline of their own.
+        if !STREAMS.contains(&request.uri().path()) {
+            return self.call_once_or_again(request).await;
+        }
+        let told = Arc::clone(&self.told);
+        opened(self.call_once_or_again(request), &told).await
     }
 
     /// Unary calls may be made again, but for a send that is not known by its content:
     /// all others only read, or move what only moves forward. A stream is opened once.
     async fn call_once_or_again(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let Self(mut channel) = self;
+        let Self { mut channel, .. } = self;
         if request.uri().path() != SEND_MESSAGE {
             return channel.idempotent().call(request).await;
         }
@@ -60,6 +83,23 @@ impl ChatNodes {
         let body = Body::new(Full::new(body));
         channel.call(Request::from_parts(head, body)).await
     }
+}
+
+/// A stream that is opened in time. HTTP/2 lets one wait for its turn without a word.
+async fn opened(
+    call: impl Future<Output = Result<Response<Body>, Status>>,
+    told: &Once,
+) -> Result<Response<Body>, Status> {
+    if let Ok(opened) = timeout(OPEN_TIMEOUT, call).await {
+        return opened;
+    }
+    told.call_once(|| {
+        tracing::warn!(
+            "a chat node leaves streams unanswered: a client's connection may have 100, and              this is one if the node does not have it as --trusted-proxy"
+        );
+    });
+    let text = "no chat node has opened the stream in time";
+    Err(Refusal::new(Reason::Unavailable, text).into_status())
 }
 
 /// Whether chat finds an earlier try of this send, however many messages were stored
@@ -101,7 +141,7 @@ impl Service<Request<Body>> for ChatNodes {
         let mut headers = passed(request.headers());
         forward_for(peer, &mut headers);
         *request.headers_mut() = headers;
-        let called = self.clone().call_once_or_again(request);
+        let called = self.clone().call_in_time(request);
         Box::pin(async move {
             Ok(match called.await {
                 Ok(response) => response.map(|body| Body::new(body.map_err(broken_off))),
@@ -128,6 +168,14 @@ fn broken_off(error: Status) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_not_opened_is_not_waited_for() {
+        let started = tokio::time::Instant::now();
+        let status = opened(std::future::pending(), &Once::new()).await;
+        assert_eq!(status.unwrap_err().code(), tonic::Code::Unavailable);
+        assert_eq!(started.elapsed(), OPEN_TIMEOUT);
+    }
 
     #[test]
     fn a_send_may_be_made_again_only_if_an_earlier_one_would_be_found() {

@@ -155,6 +155,7 @@ fn gateway() -> Named {
         duologue_gateway::limits::HEADER_READ_TIMEOUT,
         duologue_gateway::limits::MAX_HEAD_BYTES,
         duologue_gateway::limits::MAX_HEADERS,
+        duologue_gateway::limits::OPEN_TIMEOUT,
         duologue_gateway::limits::BODY_TIMEOUT,
         duologue_gateway::limits::STALL_TIMEOUT,
         duologue_gateway::limits::MAX_DEV_TOKEN_REQUEST_BYTES,
