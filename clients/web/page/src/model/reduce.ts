@@ -107,6 +107,11 @@ function onOnline(state: State, users: readonly Presence[]): State {
   return { ...state, presence };
 }
 
+/** As far as is known, which without a connection is nothing. */
+function nobodyOnline(state: State): State {
+  return { ...state, presence: new Map([...state.presence].map(([user, p]) => [user, { ...p, online: false }])) };
+}
+
 function onOpen(state: State, peer: UserId | null): State {
   if (peer === null) return { ...state, open: null, attentive: false };
   const opened = withChat(state, peer, (chat) => ({ ...chat, unreadFrom: chats.firstUnread(chat) }));
@@ -115,8 +120,10 @@ function onOpen(state: State, peer: UserId | null): State {
 
 function onEvent(state: State, event: Event, deviceNow: number): State {
   switch (event.type) {
-    case "state":
-      return { ...state, connection: event.state };
+    case "state": {
+      const next = { ...state, connection: event.state };
+      return event.state.kind === "connected" ? next : nobodyOnline(next);
+    }
     case "connected":
       return { ...state, maxTextBytes: event.maxTextBytes };
     case "message":
@@ -144,7 +151,7 @@ function onEvent(state: State, event: Event, deviceNow: number): State {
     case "presence":
       return onOnline(state, [event.presence]);
     case "presence-reset":
-      return { ...state, presence: new Map([...state.presence].map(([user, p]) => [user, { ...p, online: false }])) };
+      return nobodyOnline(state);
     case "caught-up":
       return state;
     case "history-changed":

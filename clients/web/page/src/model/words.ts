@@ -42,9 +42,8 @@ export function shortTime(time: Date, now: Date): string {
 }
 
 export function presenceName(presence: Presence | undefined, now: Date): string {
-  if (presence === undefined) return "";
-  if (presence.online) return "Online";
-  if (presence.lastSeen === undefined) return "Offline";
+  if (presence?.online) return "Online";
+  if (presence?.lastSeen === undefined) return "";
   const when = shortTime(presence.lastSeen, now);
   return `Last seen ${when === "Yesterday" ? "yesterday" : when}`;
 }

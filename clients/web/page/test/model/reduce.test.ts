@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { markOf } from "../../src/model/chat.ts";
 import { reduce } from "../../src/model/reduce.ts";
+import type { State } from "../../src/model/types.ts";
 import { after, chatOf, event, listed, ME, message, messages, page, seqs, START } from "./support.ts";
 
 const live = (seq: number, sender = "bob") => event({ type: "message", message: message(seq, sender) });
@@ -121,9 +122,12 @@ test("another history leaves only what is not stored", () => {
   assert.deepEqual(chatOf(state).outgoing.map((o) => o.text), ["hi"]);
 });
 
-test("a reset of presence leaves nobody online", () => {
-  const state = after(event({ type: "presence", presence: { user: "bob", online: true } }), event({ type: "presence-reset" }));
-  assert.equal(state.presence.get("bob")?.online, false);
+test("a reset of presence, or a connection that is lost, leaves nobody online", () => {
+  const online = event({ type: "presence", presence: { user: "bob", online: true } });
+  const isOnline = (state: State) => state.presence.get("bob")?.online;
+  assert.equal(isOnline(after(online, event({ type: "presence-reset" }))), false);
+  assert.equal(isOnline(after(online, event({ type: "state", state: { kind: "offline" } }))), false);
+  assert.equal(isOnline(after(online, event({ type: "state", state: { kind: "connected" } }))), true);
 });
 
 test("the server's clock is learned from a message's acceptance, but not from a duplicate's", () => {
