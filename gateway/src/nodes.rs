@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
-use duologue_proto::chat::v1::SendMessageRequest;
 use duologue_proto::limits::MAX_REQUEST_BYTES;
 use duologue_runtime::listener::{Peer, forward_for};
 use duologue_runtime::refusal::{Reason, Refusal};
@@ -14,7 +13,6 @@ use duologue_runtime::upstream::UpstreamChannel;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
-use prost::Message as _;
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
@@ -37,7 +35,7 @@ const STREAMS: [&str; 2] = [
     "/duologue.chat.v1.ChatService/Converse",
     "/duologue.chat.v1.ChatService/Subscribe",
 ];
-/// The one call that makes something new each time, unless it says what it is.
+/// The one call that makes something new.
 const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
 /// What other headers of calls begin with.
 const OF_GRPC: &str = "grpc-";
@@ -57,29 +55,20 @@ impl ChatNodes {
         Self { channel, told }
     }
 
-    /// A call with its answer begun.
-    async fn call_in_time(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        // Others have a deadline of their own.
-        if !STREAMS.contains(&request.uri().path()) {
-            return self.call_once_or_again(request).await;
+    /// Makes a call. Unary calls may be made again, since they only read, or move what
+    /// only moves forward; but for a send: its client knows best which of its tries the
+    /// answer's `duplicate` is about. A stream is opened once.
+    async fn make(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let Self { mut channel, told } = self;
+        if STREAMS.contains(&request.uri().path()) {
+            return opened(channel.call(request), &told).await;
         }
-        let told = Arc::clone(&self.told);
-        opened(self.call_once_or_again(request), &told).await
-    }
-
-    /// Unary calls may be made again, but for a send that is not known by its content:
-    /// all others only read, or move what only moves forward. A stream is opened once.
-    async fn call_once_or_again(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let Self { mut channel, .. } = self;
         if request.uri().path() != SEND_MESSAGE {
-            return channel.idempotent().call(request).await;
+            channel = channel.idempotent();
         }
         let (head, body) = request.into_parts();
         let body = Limited::new(body, PREFIX_BYTES + MAX_REQUEST_BYTES);
         let body = body.collect().await.map_err(unreadable)?.to_bytes();
-        if is_known_by_content(&body) {
-            channel = channel.idempotent();
-        }
         let body = Body::new(Full::new(body));
         channel.call(Request::from_parts(head, body)).await
     }
@@ -100,15 +89,6 @@ async fn opened(
     });
     let text = "no chat node has opened the stream in time";
     Err(Refusal::new(Reason::Unavailable, text).into_status())
-}
-
-/// Whether chat finds an earlier try of this send, however many messages were stored
-/// since: else another one would be a second message.
-fn is_known_by_content(body: &[u8]) -> bool {
-    let message = body.get(PREFIX_BYTES..).unwrap_or_default();
-    let request = SendMessageRequest::decode(message);
-    let is_compressed = body.first() != Some(&0);
-    !is_compressed && request.is_ok_and(|it| it.message_id.is_some() && it.after_seq.is_some())
 }
 
 /// As chat would have it; of a body that is no error of ours, it breaks off here.
@@ -141,7 +121,7 @@ impl Service<Request<Body>> for ChatNodes {
         let mut headers = passed(request.headers());
         forward_for(peer, &mut headers);
         *request.headers_mut() = headers;
-        let called = self.clone().call_in_time(request);
+        let called = self.clone().make(request);
         Box::pin(async move {
             Ok(match called.await {
                 Ok(response) => response.map(|body| Body::new(body.map_err(broken_off))),
@@ -175,27 +155,6 @@ mod tests {
         let status = opened(std::future::pending(), &Once::new()).await;
         assert_eq!(status.unwrap_err().code(), tonic::Code::Unavailable);
         assert_eq!(started.elapsed(), OPEN_TIMEOUT);
-    }
-
-    #[test]
-    fn a_send_may_be_made_again_only_if_an_earlier_one_would_be_found() {
-        let body = |flag: u8, id: Option<&str>, after_seq: Option<u64>| {
-            let request = SendMessageRequest {
-                peer: "bob".to_owned(),
-                message_id: id.map(str::to_owned),
-                after_seq,
-                body: None,
-            };
-            let message = request.encode_to_vec();
-            let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-            [&[flag][..], &length, &message].concat()
-        };
-        assert!(is_known_by_content(&body(0, Some("m1"), Some(0))));
-        assert!(!is_known_by_content(&body(0, None, Some(0))));
-        assert!(!is_known_by_content(&body(0, Some("m1"), None)));
-        assert!(!is_known_by_content(&body(1, Some("m1"), Some(0))));
-        assert!(!is_known_by_content(&[0, 0, 0, 0, 9, 0xff]));
-        assert!(!is_known_by_content(&[]));
     }
 
     #[test]

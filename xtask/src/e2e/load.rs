@@ -186,6 +186,9 @@ pub(super) const UNBOUNDED: [&str; 8] = [
     "1000",
 ];
 
+/// The same of a gateway.
+pub(super) const UNBOUNDED_REQUESTS: [&str; 2] = ["--requests-per-address", "1000000/1000000"];
+
 impl Serving {
     pub(super) fn new(folder: &Path) -> Self {
         Self {
@@ -206,10 +209,8 @@ impl Serving {
             ANY_PORT,
             "--data",
             "data",
-            "--requests-per-address",
-            "1000000/1000000",
         ];
-        let arguments = [&listen[..], &UNBOUNDED].concat();
+        let arguments = [&listen[..], &UNBOUNDED, &UNBOUNDED_REQUESTS].concat();
         Server::spawn(program, &self.folder, &arguments, environment)
     }
 

@@ -1,6 +1,6 @@
 //! Two of each service as real processes, on DynamoDB Local, under load through both
-//! chat nodes, while one thing after another is broken; the checker judges each
-//! record.
+//! chat nodes and, by every door, both gateways, while one thing after another is broken;
+//! the checker judges each record.
 //!
 //! A fault counts only if it met something: messages on their way, without an answer.
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conformance::driver::Kind as Clients;
-use conformance::event::Event;
+use conformance::event::{Event, Way};
 use duologue_client::{Environment as _, SystemEnvironment};
 use duologue_proto::chat::v1::Availability;
 use tokio::time::{Instant, sleep};
@@ -59,7 +59,8 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
+        Self::Kill(Service::Gateway),
         Self::Kill(Service::Chat),
         Self::Kill(Service::History),
         Self::Kill(Service::Presence),
@@ -72,6 +73,7 @@ impl Fault {
     /// As it stands in the record.
     const fn name(self) -> &'static str {
         match self {
+            Self::Kill(Service::Gateway) => "at a gateway",
             Self::Kill(Service::Chat) => "at chat",
             Self::Kill(Service::History) => "at history",
             Self::Kill(Service::Presence) => "at presence",
@@ -94,21 +96,22 @@ impl Fault {
     fn lasts(self) -> Duration {
         match self {
             Self::Kill(Service::Chat) => HONEST_WITHIN + STRIKE,
-            Self::Kill(Service::History | Service::Presence) => STRIKE,
+            Self::Kill(Service::Gateway | Service::History | Service::Presence) => STRIKE,
             Self::Pause => PAUSE + STRIKE,
             Self::Cut => CUT + STRIKE,
             Self::Outage => OUTAGE + STRIKE,
-            // Six processes, each with its drain.
-            Self::Roll => STRIKE * 6,
+            // Eight processes, each with its drain.
+            Self::Roll => STRIKE * 8,
         }
     }
 
     /// Whether a send without an answer must be met. What answers nobody takes no answer
-    /// away, and few kills of a history that is quick may meet nothing.
+    /// away, and few kills may meet nothing: of a history that is quick, or of a gateway,
+    /// by which some of the devices of one record come.
     fn must_meet(self, kills: usize) -> bool {
         match self {
             Self::Kill(Service::Chat) | Self::Pause | Self::Outage => true,
-            Self::Kill(Service::History) => kills >= MANY_KILLS,
+            Self::Kill(Service::Gateway | Service::History) => kills >= MANY_KILLS,
             Self::Kill(Service::Presence) | Self::Cut | Self::Roll => false,
         }
     }
@@ -161,8 +164,13 @@ async fn strike(setup: &Setup, system: &mut System, fault: Fault, seed: u64) -> 
         devices: 2,
         ..load
     };
+    let by_every_door = Load {
+        ways: Way::ALL.to_vec(),
+        gateways: system.gateways(),
+        ..Load::new(Clients::Stubs, seed, wild)
+    };
     let loads = [
-        few(Load::new(Clients::Stubs, seed, wild)),
+        few(by_every_door),
         few(Load::new(Clients::Client, seed.wrapping_add(1), wild)),
     ];
     let addresses = system.chat_addresses();
@@ -205,7 +213,7 @@ async fn do_one(
             let away = Duration::from_millis(dice.between(AWAY_MILLIS.0, AWAY_MILLIS.1));
             let probe = match service {
                 Service::Chat => Some(system.probe(number).await?),
-                Service::History | Service::Presence => None,
+                Service::Gateway | Service::History | Service::Presence => None,
             };
             noted();
             system.kill(service, number).await?;

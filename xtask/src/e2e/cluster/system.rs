@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::super::Setup;
-use super::super::load::UNBOUNDED;
+use super::super::load::{UNBOUNDED, UNBOUNDED_REQUESTS};
 use super::link::Link;
 use super::process::Process;
 use crate::cluster::plan::{Kind, Line, Plan};
@@ -24,6 +24,7 @@ const KEYS: &str = "keys";
 /// What a process is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
+    Gateway,
     Chat,
     History,
     Presence,
@@ -33,6 +34,7 @@ impl Service {
     /// A replica as the file names it; the first is 0.
     fn replica(self, number: usize) -> String {
         let name = match self {
+            Self::Gateway => "gateway",
             Self::Chat => "chat",
             Self::History => "history",
             Self::Presence => "presence",
@@ -51,6 +53,7 @@ pub(super) struct System {
     /// In the order in which they are started and restarted.
     servers: Vec<Process>,
     chat_addresses: Vec<SocketAddr>,
+    gateways: Vec<SocketAddr>,
     /// The way to each chat node, for the others.
     links: Vec<Link>,
 }
@@ -68,9 +71,13 @@ impl System {
         for volume in &plan.volumes {
             make(&folder.path().join(volume))?;
         }
-        let chat = (0..REPLICAS).map(|number| Service::Chat.replica(number));
-        let chat_addresses = chat.map(|name| plan.listens(&name, "grpc"));
-        let chat_addresses = chat_addresses.collect::<Result<_>>()?;
+        let listening = |service: Service, what| {
+            let names = (0..REPLICAS).map(|number| service.replica(number));
+            let addresses = names.map(|name| plan.listens(&name, what));
+            addresses.collect::<Result<_>>()
+        };
+        let chat_addresses = listening(Service::Chat, "grpc")?;
+        let gateways = listening(Service::Gateway, "web")?;
         let (mut dynamo, mut servers, mut links) = (None, Vec::new(), Vec::new());
         for step in &plan.steps {
             match &step.kind {
@@ -86,6 +93,9 @@ impl System {
                         reached_by(&mut run, &link);
                         links.push(link);
                     }
+                    if step.name.starts_with("gateway-") {
+                        run.arguments.extend(UNBOUNDED_REQUESTS.map(str::to_owned));
+                    }
                     let mut server = Process::new(&step.name, &place, run, health.clone())?;
                     server.start()?;
                     servers.push(server);
@@ -98,6 +108,7 @@ impl System {
             dynamo: dynamo.context("the file has no DynamoDB")?,
             servers,
             chat_addresses,
+            gateways,
             links,
         };
         system.all_ready().await?;
@@ -122,6 +133,10 @@ impl System {
 
     pub(super) fn chat_addresses(&self) -> Vec<SocketAddr> {
         self.chat_addresses.clone()
+    }
+
+    pub(super) fn gateways(&self) -> Vec<SocketAddr> {
+        self.gateways.clone()
     }
 
     /// Where the chat node listens that is struck as the so manieth, and where another.
@@ -174,7 +189,7 @@ impl System {
         Ok(())
     }
 
-    /// Ends all, chat first; each must end well.
+    /// Ends all, gateways and chat first; each must end well.
     pub(super) async fn stop(mut self) -> Result<()> {
         while let Some(mut server) = self.servers.pop() {
             server.stop().await?;
