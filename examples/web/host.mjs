@@ -2,7 +2,7 @@
  * A host application: it knows its users by its own means, and hands them over to the
  * chat page, each with a token that it signs. It needs Node.js 20 and nothing else.
  *
- *   node host.mjs --key host-key.pem --chat http://127.0.0.1:8080 --listen 127.0.0.1:3000
+ *   node host.mjs --key host-key.pem --chat http://127.0.0.1:8080 --port 3000
  */
 import { createPrivateKey, randomUUID, sign } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -13,15 +13,16 @@ const { values: flags } = parseArgs({
   options: {
     key: { type: "string" },
     chat: { type: "string", default: "http://127.0.0.1:8080" },
-    listen: { type: "string", default: "127.0.0.1:3000" },
+    port: { type: "string", default: "3000" },
+    /** As browsers call it: behind a proxy that ends TLS, https://… */
+    url: { type: "string" },
   },
 });
 if (flags.key === undefined) throw new Error("--key FILE: the private key, Ed25519 in PEM");
 const key = createPrivateKey(readFileSync(flags.key));
 const chat = new URL(flags.chat).origin;
-const listen = new URL(`http://${flags.listen}`);
 
-/** A chat that lasts longer asks for a new token, which is a new visit here. */
+/** The page needs another one then, which is a new visit here. */
 const TOKEN_SECONDS = 8 * 60 * 60;
 
 /** What Duologue verifies with the public key: who it is, and until when. */
@@ -32,9 +33,10 @@ function tokenFor(user) {
   return `${signed}.${sign(null, Buffer.from(signed), key).toString("base64url")}`;
 }
 
-/** In place of the application's own sign-in: its sessions, and whose they are. */
+/** In place of the application's own sign-in, which asks for more than a name, and whose
+ * sessions end. */
 const sessions = new Map();
-const userOf = (request) => sessions.get(/(?:^|; )session=([^;]+)/.exec(request.headers.cookie ?? "")?.[1]);
+const sessionOf = (request, cookie) => new RegExp(`(?:^|; )${cookie}=([^;]+)`).exec(request.headers.cookie ?? "")?.[1];
 
 const PAGE = `<!doctype html><meta charset="utf-8"><title>Host</title><link rel="icon" href="data:,">
 <form method="post" action="/sign-in"><label>Name <input name="user" required></label> <button>Sign in</button></form>
@@ -43,7 +45,7 @@ const PAGE = `<!doctype html><meta charset="utf-8"><title>Host</title><link rel=
   document.getElementById("chat").onclick = async () => {
     const answer = await fetch("/chat-token", { method: "POST" });
     if (!answer.ok) return alert("Sign in first.");
-    // Behind the #, which browsers send to nobody and write into no log.
+    // Behind the #, which browsers send to no server. The chat page takes it out at once.
     location.href = ${JSON.stringify(`${chat}/#token=`)} + encodeURIComponent((await answer.json()).token);
   };
 </script>`;
@@ -57,19 +59,28 @@ async function formOf(request) {
   return new URLSearchParams(text);
 }
 
-async function answer(request, response) {
+async function answer(own, request, response) {
   const send = (status, headers, body = "") => response.writeHead(status, { "cache-control": "no-store", ...headers }).end(body);
+  // Over HTTPS, a cookie that no other host can set.
+  const isSecure = own.protocol === "https:";
+  const cookie = isSecure ? "__Host-session" : "session";
+  // Another name for this machine is a site that pretends to be this one.
+  if (request.headers.host !== own.host) return send(421, {});
+  // No other site may sign anybody in, or ask for a token.
+  if (request.method === "POST" && request.headers.origin !== own.origin) return send(403, {});
   switch (`${request.method} ${request.url}`) {
     case "GET /":
       return send(200, { "content-type": "text/html" }, PAGE);
     case "POST /sign-in": {
+      const user = (await formOf(request)).get("user");
+      sessions.delete(sessionOf(request, cookie));
       const id = randomUUID();
-      sessions.set(id, (await formOf(request)).get("user"));
-      // Strict: no other site can ask for a token in this user's name.
-      return send(303, { location: "/", "set-cookie": `session=${id}; HttpOnly; SameSite=Strict; Path=/` });
+      sessions.set(id, user);
+      const rules = `HttpOnly; SameSite=Strict; Path=/${isSecure ? "; Secure" : ""}`;
+      return send(303, { location: "/", "set-cookie": `${cookie}=${id}; ${rules}` });
     }
     case "POST /chat-token": {
-      const user = userOf(request);
+      const user = sessions.get(sessionOf(request, cookie));
       if (!user) return send(401, {});
       return send(200, { "content-type": "application/json" }, JSON.stringify({ token: tokenFor(user) }));
     }
@@ -78,9 +89,11 @@ async function answer(request, response) {
   }
 }
 
-const server = createServer((request, response) => {
-  answer(request, response).catch(() => response.writeHead(400).end());
-});
-server.listen(Number(listen.port), listen.hostname, () => {
-  console.log(`host      http://${listen.hostname}:${server.address().port}`);
+const server = createServer();
+server.listen(Number(flags.port), "127.0.0.1", () => {
+  const own = new URL(flags.url ?? `http://127.0.0.1:${server.address().port}`);
+  server.on("request", (request, response) => {
+    answer(own, request, response).catch(() => response.writeHead(400).end());
+  });
+  console.log(`host      ${own.origin}`);
 });

@@ -15,8 +15,10 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(20);
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Headers of a request over HTTP/1.1.
 pub const MAX_HEADERS: usize = 64;
-/// How long a chat node may take to open a stream.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a chat node may take to open a stream; longer than the request may take.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often it is logged at most that one takes longer.
+pub(crate) const OPEN_WARNING_INTERVAL: Duration = Duration::from_mins(1);
 /// How long the body of a request may take, but for native streams.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that takes nothing of what is written to it for this long is closed.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use duologue_proto::limits::MAX_REQUEST_BYTES;
@@ -13,14 +13,14 @@ use duologue_runtime::upstream::UpstreamChannel;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower::Service;
 
 use crate::body::PREFIX_BYTES;
-use crate::limits::OPEN_TIMEOUT;
+use crate::limits::{OPEN_TIMEOUT, OPEN_WARNING_INTERVAL};
 
 /// Headers that are the call's. All others, cookies among them, are the browser's.
 const PASSED: [HeaderName; 5] = [
@@ -31,10 +31,8 @@ const PASSED: [HeaderName; 5] = [
     HeaderName::from_static("traceparent"),
 ];
 /// The calls that last, of which a connection may have only so many.
-const STREAMS: [&str; 2] = [
-    "/duologue.chat.v1.ChatService/Converse",
-    "/duologue.chat.v1.ChatService/Subscribe",
-];
+const CONVERSE: &str = "/duologue.chat.v1.ChatService/Converse";
+const SUBSCRIBE: &str = "/duologue.chat.v1.ChatService/Subscribe";
 /// The one call that makes something new.
 const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";
 /// What other headers of calls begin with.
@@ -44,24 +42,30 @@ const OF_GRPC: &str = "grpc-";
 #[derive(Debug, Clone)]
 pub(crate) struct ChatNodes {
     channel: UpstreamChannel,
-    /// That a node leaves streams unanswered was logged.
-    told: Arc<Once>,
+    /// When it was logged last that a node leaves streams unopened.
+    warned: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ChatNodes {
     /// Over this channel.
     pub(crate) fn new(channel: UpstreamChannel) -> Self {
-        let told = Arc::new(Once::new());
-        Self { channel, told }
+        let warned = Arc::default();
+        Self { channel, warned }
     }
 
     /// Makes a call. Unary calls may be made again, since they only read, or move what
     /// only moves forward; but for a send: its client knows best which of its tries the
     /// answer's `duplicate` is about. A stream is opened once.
     async fn make(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let Self { mut channel, told } = self;
-        if STREAMS.contains(&request.uri().path()) {
-            return opened(channel.call(request), &told).await;
+        let Self {
+            mut channel,
+            warned,
+        } = self;
+        if [CONVERSE, SUBSCRIBE].contains(&request.uri().path()) {
+            // Who holds back a request of `Subscribe` is a client, and no node.
+            let is_fault = request.uri().path() == CONVERSE;
+            let opened = opened(channel.call(request)).await;
+            return opened.unwrap_or_else(|| Err(unopened(&warned, is_fault)));
         }
         if request.uri().path() != SEND_MESSAGE {
             channel = channel.idempotent();
@@ -74,21 +78,25 @@ impl ChatNodes {
     }
 }
 
-/// A stream that is opened in time. HTTP/2 lets one wait for its turn without a word.
+/// A stream that is opened in time; HTTP/2 lets one wait for its turn without a word.
 async fn opened(
     call: impl Future<Output = Result<Response<Body>, Status>>,
-    told: &Once,
-) -> Result<Response<Body>, Status> {
-    if let Ok(opened) = timeout(OPEN_TIMEOUT, call).await {
-        return opened;
-    }
-    told.call_once(|| {
+) -> Option<Result<Response<Body>, Status>> {
+    timeout(OPEN_TIMEOUT, call).await.ok()
+}
+
+/// What is said of a stream that is not.
+fn unopened(warned: &Mutex<Option<Instant>>, is_fault: bool) -> Status {
+    let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_fault && warned.is_none_or(|at| at.elapsed() >= OPEN_WARNING_INTERVAL) {
+        *warned = Some(Instant::now());
         tracing::warn!(
-            "a chat node leaves streams unanswered: a client's connection may have 100, and              this is one if the node does not have it as --trusted-proxy"
+            "a chat node does not open a stream: it hangs, or has none to spare for this \
+             connection, which has 100 if the gateway is not its --trusted-proxy"
         );
-    });
+    }
     let text = "no chat node has opened the stream in time";
-    Err(Refusal::new(Reason::Unavailable, text).into_status())
+    Refusal::new(Reason::Unavailable, text).into_status()
 }
 
 /// As chat would have it; of a body that is no error of ours, it breaks off here.
@@ -152,9 +160,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stream_that_is_not_opened_is_not_waited_for() {
         let started = tokio::time::Instant::now();
-        let status = opened(std::future::pending(), &Once::new()).await;
-        assert_eq!(status.unwrap_err().code(), tonic::Code::Unavailable);
+        assert!(opened(std::future::pending()).await.is_none());
         assert_eq!(started.elapsed(), OPEN_TIMEOUT);
+        let warned = Mutex::default();
+        assert_eq!(unopened(&warned, true).code(), tonic::Code::Unavailable);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use axum::routing::{any, get};
 use bytes::Bytes;
 use duologue_runtime::listener::Proxies;
 use duologue_runtime::rate::{RateLimit, RateLimiter};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 use tower::{BoxError, ServiceExt as _};
@@ -142,9 +142,14 @@ impl Paths {
         B::Error: Into<BoxError>,
     {
         let is_hashed = headers::is_hashed(request.uri());
+        let is_head = request.method() == Method::HEAD;
         let mut response = self.checked(request).await;
         // Whatever is answered has them.
         headers::protect(response.headers_mut(), is_hashed);
+        if is_head {
+            // HTTP/2 would send it.
+            *response.body_mut() = Body::empty();
+        }
         response
     }
 

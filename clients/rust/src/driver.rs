@@ -233,6 +233,9 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         let now = self.now();
+        // What the application has taken it may have taken before it said this.
+        let taken = *self.handed.borrow_and_update();
+        self.session.handed_over(taken, now);
         match command {
             Command::Send {
                 id,

@@ -16,7 +16,7 @@ pub struct Saved {
     pub user: String,
     /// The last connect number that may have been used.
     pub connect_number: u64,
-    /// The last one that a server may have taken.
+    /// The last one that a server is known to have taken.
     pub sure_number: u64,
     /// The history that token, positions and `after_seq`s belong to; may be empty.
     pub history_id: String,

@@ -134,7 +134,7 @@ pub(crate) struct Session {
     device: DeviceId,
     user: Option<UserId>,
     connect_number: u64,
-    /// The last connect number that a server may have taken.
+    /// The last connect number that a server is known to have taken.
     sure_number: u64,
     /// False once the server has found the wall clock to be too far ahead.
     trusts_clock: bool,
@@ -254,9 +254,6 @@ impl Session {
     /// The wanted link has ended, or could not be opened.
     pub(crate) fn ended(&mut self, end: LinkEnd, at: At) {
         let was_welcomed = self.is_welcomed();
-        if end.kind != EndKind::Refused {
-            self.sure_number = self.connect_number;
-        }
         self.outbox.disconnected();
         self.abandons.clear();
         self.refuse_cursors();
@@ -458,7 +455,7 @@ impl Session {
     /// The server refused what `Hello` says: the next says less. The token can be done
     /// without: positions find everything, only slower. And a connect number from a
     /// clock that is more than a day ahead was never taken, so that one above the last
-    /// that may have been will do. Returns whether there was anything to leave out.
+    /// that was will do. Returns whether there was anything to leave out.
     fn says_less(&mut self, was_welcomed: bool) -> bool {
         let had_token = !self.token.is_empty();
         if had_token {

@@ -68,7 +68,10 @@ fn write_addresses(
         text,
         "  gRPC     {scheme}://{grpc} (reflection {reflection})"
     )?;
-    writeln!(text, "  web      {scheme}://{web} (chat page, gRPC-Web)")?;
+    writeln!(
+        text,
+        "  web      {scheme}://{web} (chat page, gRPC-Web, WebSocket)"
+    )?;
     writeln!(
         text,
         "  admin    http://{admin} (/livez /readyz /metrics /buildinfo)"

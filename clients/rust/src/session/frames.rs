@@ -84,11 +84,12 @@ impl Session {
             self.stop(StopReason::OtherUser { expected, actual });
             return Ok(());
         }
+        self.sure_number = self.connect_number;
+        self.save_soon(at.now);
         if !self.history_id.is_empty() && self.history_id != welcome.history_id {
             self.ended(end(EndKind::HistoryChanged, "another history"), at);
             return Ok(());
         }
-        self.sure_number = self.connect_number;
         if self.user.is_none() || self.history_id.is_empty() {
             self.user = Some(user.clone());
             self.history_id.clone_from(&welcome.history_id);

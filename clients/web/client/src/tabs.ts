@@ -315,9 +315,9 @@ class TabClient implements Client {
     this.#view.setPending(pending);
     this.#view.catchUp(positions);
     if (connected) void this.#show(connected);
+    void this.#show({ type: "state", state });
     void this.#show({ type: "presence-reset" });
     for (const presence of online) void this.#show({ type: "presence", presence });
-    void this.#show({ type: "state", state });
     this.#isReady.resolve();
   }
 

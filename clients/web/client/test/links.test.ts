@@ -97,6 +97,9 @@ test("a clock that is a day ahead is not trusted once the server has refused its
   const driven = new Driven({ device: { ...newDevice("device").device, connectNumber: 500, sureNumber: 500 } });
   driven.wall = 10_000_000;
   assert.equal(driven.connect().connectNumber, 10_000_000n);
+  driven.session.ended({ kind: "lost", cause: "before Welcome" }, driven.at());
+  driven.now += 1_000;
+  assert.equal(driven.connect().connectNumber, 10_000_001n);
   driven.session.ended({ kind: "refused", cause: "connect_number is too far ahead" }, driven.at());
   driven.now += 1_000;
   assert.equal(driven.connect().connectNumber, 501n);
@@ -117,6 +120,7 @@ test("a stream that is silent for longer than the heartbeat interval is dead", (
   driven.session.tick(driven.at());
   assert.equal(driven.session.state.kind, "connected");
   driven.give({ case: "heartbeat", value: {} });
+  driven.save();
   driven.now += 20_000 + HEARTBEAT_SLACK_MS;
   assert.equal(driven.session.nextDeadline(driven.now - 1), driven.now);
   driven.session.tick(driven.at());

@@ -5,7 +5,7 @@ use duologue_proto::chat::v1::converse_response::Frame as Down;
 use super::model::down;
 use super::*;
 use crate::event::{DeferredReason, StopReason, Stored};
-use crate::limits::{BACKOFF_MIN, MAX_HELLO_ITEMS_BYTES};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, MAX_HELLO_ITEMS_BYTES};
 use crate::saved::{SavedConversation, SavedMessage};
 
 /// A session of alice that is open, with its first frames taken.
@@ -281,14 +281,18 @@ fn a_clock_that_is_a_day_ahead_is_not_trusted_once_its_number_was_refused() {
         if let Some(end) = ended {
             session.ended(end, at(now));
         }
-        session.tick(at(now + BACKOFF_MIN));
+        session.tick(at(now + BACKOFF_MAX));
         session.saved();
         session.snapshot().connect_number
     };
     assert_eq!(next(None, NOW), 1_000);
+    // What ends a link before `Welcome` says nothing of the number.
+    assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 2), 1_001);
+    let expired = end_of(EndKind::Unauthenticated, "expired");
+    assert_eq!(next(Some(expired), NOW * 5), 1_002);
     let refused = end_of(EndKind::Refused, "connect_number is too far ahead");
-    assert_eq!(next(Some(refused), NOW * 2), 501);
-    assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 3), 502);
+    assert_eq!(next(Some(refused), NOW * 10), 501);
+    assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 20), 502);
 }
 
 #[test]

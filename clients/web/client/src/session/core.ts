@@ -17,7 +17,7 @@ export class Core {
   readonly options: SessionOptions;
   readonly deviceId: string;
   connectNumber: number;
-  /** The last connect number that a server may have taken. */
+  /** The last connect number that a server is known to have taken. */
   sureNumber: number;
   /** The save after which the connect number may be used. */
   connectMark = 0;

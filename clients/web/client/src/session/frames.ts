@@ -88,11 +88,12 @@ function onWelcome(core: Core, welcome: Welcome, at: At): string | undefined {
     core.stop("other-user", `the token is that of ${welcome.user}`);
     return undefined;
   }
+  core.sureNumber = core.connectNumber;
+  core.saves.soon(at.now);
   if (core.historyId !== "" && core.historyId !== welcome.historyId) {
     ended(core, { kind: "history-changed", cause: "another history" }, at);
     return undefined;
   }
-  core.sureNumber = core.connectNumber;
   if (core.historyId === "") {
     core.historyId = welcome.historyId;
     core.saves.need();

@@ -16,7 +16,6 @@ export function connect(core: Core, at: At): void {
 export function ended(core: Core, end: LinkEnd, at: At): void {
   const wasWelcomed = core.isWelcomed;
   core.leaveLink();
-  if (end.kind !== "refused") core.sureNumber = core.connectNumber;
   switch (end.kind) {
     case "superseded":
       return core.setPhase({ kind: "superseded" });
@@ -42,7 +41,7 @@ export function ended(core: Core, end: LinkEnd, at: At): void {
  * The server refused what `Hello` says: the next says less. The token can be done
  * without: positions find everything, only slower. And a connect number from a
  * clock that is more than a day ahead was never taken, so that one above the last
- * that may have been will do. Returns whether there was anything to leave out.
+ * that was will do. Returns whether there was anything to leave out.
  */
 function saysLess(core: Core, wasWelcomed: boolean): boolean {
   const hadToken = core.token !== "";

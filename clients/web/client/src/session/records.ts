@@ -14,7 +14,7 @@ export interface SavedDevice {
   readonly deviceId: string;
   /** The last connect number that may have been used. */
   readonly connectNumber: number;
-  /** The last one that a server may have taken. */
+  /** The last one that a server is known to have taken. */
   readonly sureNumber: number;
   /** The history that token, positions and `afterSeq`s belong to; may be empty. */
   readonly historyId: string;

@@ -121,7 +121,8 @@ export class Owner {
     if (event.type === "connected") this.#connected = event;
     if (event.type === "message") this.#positions.set(event.message.peer, event.message.seq);
     if (event.type === "history-changed") this.#positions.clear();
-    if (event.type === "presence-reset") this.#online.clear();
+    // Without a connection nothing is known; what comes with one comes behind this.
+    if (event.type === "presence-reset" || (event.type === "state" && event.state.kind !== "connected")) this.#online.clear();
     if (event.type !== "presence") return;
     if (event.presence.online) this.#online.set(event.presence.user, event.presence);
     else this.#online.delete(event.presence.user);
