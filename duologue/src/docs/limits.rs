@@ -29,7 +29,7 @@ const CRATES: [(&str, &str); 9] = [
 ];
 
 /// Numbers and times in the code that bound nothing.
-const NO_LIMITS: [(&str, &str); 61] = [
+const NO_LIMITS: [(&str, &str); 62] = [
     // Defaults of the library, which flags of `serve` replace.
     ("duologue_runtime", "DEFAULT_GRACE"),
     ("duologue_runtime", "DEFAULT_MAX_CONNECTIONS"),
@@ -64,6 +64,8 @@ const NO_LIMITS: [(&str, &str); 61] = [
     ("duologue_gateway", "KEY_BYTES"),
     ("duologue_gateway", "MAX_CONTROL_BYTES"),
     ("duologue_gateway", "MAX_REASON_BYTES"),
+    // How often something is logged.
+    ("duologue_gateway", "OPEN_WARNING_INTERVAL"),
     // One read, into memory that no connection keeps.
     ("duologue_gateway", "READ_BYTES"),
     // Of builds for tests only.

@@ -79,6 +79,8 @@ test("a reload with unsent messages: they are sent after it, once", BOUNDED, asy
   await writeAll(page, written.eve.slice(1));
   await kept(page, "in a tunnel 4");
   await page.reload().catch(() => undefined);
+  // The browser's page about it comes a moment later, and would interrupt what follows.
+  await page.waitForURL("chrome-error://chromewebdata/", { waitUntil: "commit" });
   await server.restart();
   await page.goto(`${server.url}/#with=fay`);
   await placed(page, "in a tunnel 4");
