@@ -198,10 +198,7 @@ impl Driver {
     fn perform(&mut self, step: Step) {
         let at = self.at();
         match step {
-            Step::HandedOver => {
-                let taken = *self.handed.borrow_and_update();
-                self.session.handed_over(taken, at.now);
-            }
+            Step::HandedOver => self.hand_over(at.now),
             Step::Opened(Ok(link)) => {
                 self.work.up = Some(link.up);
                 self.work.down = Down::Open(Box::new(link.down));
@@ -234,8 +231,7 @@ impl Driver {
     fn command(&mut self, command: Command) {
         let now = self.now();
         // What the application has taken it may have taken before it said this.
-        let taken = *self.handed.borrow_and_update();
-        self.session.handed_over(taken, now);
+        self.hand_over(now);
         match command {
             Command::Send {
                 id,
@@ -261,6 +257,12 @@ impl Driver {
                 });
             }
         }
+    }
+
+    /// Notes what the application has taken.
+    fn hand_over(&mut self, now: Duration) {
+        let taken = *self.handed.borrow_and_update();
+        self.session.handed_over(taken, now);
     }
 
     fn send(

@@ -69,11 +69,10 @@ impl Transport {
         let token = within(OPEN_TIMEOUT, self.tokens.for_link(fresh_token))
             .await?
             .map_err(|error| match error {
-                NoToken::SameAgain => LinkEnd {
-                    kind: EndKind::NoOtherToken,
-                    cause: "the token was refused, and its source gave it again".into(),
-                    retry_after: None,
-                },
+                NoToken::SameAgain => LinkEnd::of(
+                    EndKind::NoOtherToken,
+                    "the token was refused, and its source gave it again",
+                ),
                 NoToken::Source(error) => LinkEnd::lost(format!("no token: {error}")),
             })?;
         let (up, frames) = mpsc::channel(FRAME_QUEUE);

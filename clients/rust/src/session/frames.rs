@@ -87,7 +87,7 @@ impl Session {
         self.sure_number = self.connect_number;
         self.save_soon(at.now);
         if !self.history_id.is_empty() && self.history_id != welcome.history_id {
-            self.ended(end(EndKind::HistoryChanged, "another history"), at);
+            self.ended(LinkEnd::of(EndKind::HistoryChanged, "another history"), at);
             return Ok(());
         }
         if self.user.is_none() || self.history_id.is_empty() {
@@ -205,7 +205,10 @@ impl Session {
         match reason {
             wire::DeferredReason::AfterSeqTooOld => self.outbox.want_scan(id),
             wire::DeferredReason::AfterSeqAhead => {
-                self.ended(end(EndKind::HistoryChanged, "after_seq above the head"), at);
+                self.ended(
+                    LinkEnd::of(EndKind::HistoryChanged, "after_seq above the head"),
+                    at,
+                );
             }
             wire::DeferredReason::Unspecified
             | wire::DeferredReason::BehindEarlier
@@ -337,14 +340,6 @@ impl Session {
             retry_after,
         };
         self.ended(end, at);
-    }
-}
-
-fn end(kind: EndKind, cause: &str) -> LinkEnd {
-    LinkEnd {
-        kind,
-        cause: cause.to_owned(),
-        retry_after: None,
     }
 }
 

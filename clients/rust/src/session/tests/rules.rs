@@ -57,13 +57,6 @@ fn goodbye(reason: wire::GoodbyeReason, seconds: Option<i64>) -> wire::ConverseR
     }))
 }
 
-fn end_of(kind: EndKind, cause: &str) -> LinkEnd {
-    LinkEnd {
-        kind,
-        ..LinkEnd::lost(cause)
-    }
-}
-
 fn stored(id: &str, seq: u64) -> wire::ConverseResponse {
     down(Down::Stored(wire::Stored {
         message_id: id.into(),
@@ -251,7 +244,7 @@ fn nothing_is_sent_as_another_user() {
 
 #[test]
 fn a_refused_hello_goes_without_its_token_once_then_the_session_stops() {
-    let refused = || end_of(EndKind::Refused, "no");
+    let refused = || LinkEnd::of(EndKind::Refused, "no");
     let mut session = open(Saved {
         sync_token: "token".into(),
         ..saved()
@@ -288,9 +281,9 @@ fn a_clock_that_is_a_day_ahead_is_not_trusted_once_its_number_was_refused() {
     assert_eq!(next(None, NOW), 1_000);
     // What ends a link before `Welcome` says nothing of the number.
     assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 2), 1_001);
-    let expired = end_of(EndKind::Unauthenticated, "expired");
+    let expired = LinkEnd::of(EndKind::Unauthenticated, "expired");
     assert_eq!(next(Some(expired), NOW * 5), 1_002);
-    let refused = end_of(EndKind::Refused, "connect_number is too far ahead");
+    let refused = LinkEnd::of(EndKind::Refused, "connect_number is too far ahead");
     assert_eq!(next(Some(refused), NOW * 10), 501);
     assert_eq!(next(Some(LinkEnd::lost("cut")), NOW * 20), 502);
 }
