@@ -21,6 +21,7 @@ use tower::Service;
 
 use crate::body::PREFIX_BYTES;
 use crate::limits::{OPEN_TIMEOUT, OPEN_WARNING_INTERVAL};
+use crate::upstream::CONVERSE;
 
 /// Headers that are the call's. All others, cookies among them, are the browser's.
 const PASSED: [HeaderName; 5] = [
@@ -30,8 +31,7 @@ const PASSED: [HeaderName; 5] = [
     USER_AGENT,
     HeaderName::from_static("traceparent"),
 ];
-/// The calls that last, of which a connection may have only so many.
-const CONVERSE: &str = "/duologue.chat.v1.ChatService/Converse";
+/// The other call that lasts, of which a connection may have only so many.
 const SUBSCRIBE: &str = "/duologue.chat.v1.ChatService/Subscribe";
 /// The one call that makes something new.
 const SEND_MESSAGE: &str = "/duologue.chat.v1.ChatService/SendMessage";

@@ -11,6 +11,9 @@ use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
+/// The stream of both directions.
+pub(crate) const CONVERSE: &str = "/duologue.chat.v1.ChatService/Converse";
+
 /// The service that is called. A call that fails is a response that says so.
 ///
 /// The caller's [`Peer`](duologue_runtime::listener::Peer) is among the extensions

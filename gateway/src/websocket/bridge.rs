@@ -29,9 +29,8 @@ use super::metrics::Counted;
 use super::proto::{First, Messages};
 use super::socket::{Lost, Socket};
 use super::up::{Up, up};
+use crate::upstream::CONVERSE;
 
-/// The call that a WebSocket is.
-const CONVERSE: &str = "/duologue.chat.v1.ChatService/Converse";
 /// Headers of the upgrade that are the call's, too.
 const FORWARDED: [HeaderName; 2] = [
     HeaderName::from_static("traceparent"),
