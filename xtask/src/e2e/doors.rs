@@ -17,10 +17,8 @@ use super::Setup;
 use super::dice::Dice;
 use super::load::{Load, Serving, drive};
 use super::server::Server;
-use super::tally::Tally;
+use super::tally::{Tally, until_enough};
 
-/// Runs of each, until one has met something: three kills may all come at a quiet moment.
-const TRIES: u64 = 3;
 /// Kills of each run.
 const KILLS: usize = 3;
 /// How long clients do what they like: the kills, and time to recover.
@@ -55,19 +53,15 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
     for (number, (name, kind, ways)) in RUNS.into_iter().enumerate() {
         let what = format!("with {name}");
         let seed = setup.seed.wrapping_add(u64::try_from(number)?);
-        for seed in (0..TRIES).map(|again| seed.wrapping_add(100 * again)) {
+        let run = async |seed| {
             let load = load(kind, ways, &actor, seed);
             let tally = run_one(setup, load, &what)
                 .await
                 .with_context(|| format!("{name} with seed {seed} failed"))?;
             crate::say(&format!("  {name} with seed {seed}: {tally}"));
-            let has_met = tally.ensure_met([what.as_str()]).is_ok();
-            all.add(tally);
-            if has_met {
-                break;
-            }
-        }
-        all.ensure_met([what.as_str()])?;
+            Ok(tally)
+        };
+        all.add(until_enough(seed, run, |met| met.ensure_met([what.as_str()])).await?);
     }
     Ok(format!("every promise kept; {all}"))
 }

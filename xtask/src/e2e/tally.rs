@@ -9,6 +9,27 @@ use conformance::faults::struck;
 use conformance::record::Record;
 use duologue_client::UnixMillis;
 
+/// Runs of one kind, until they have met what they must: kills may all come at a quiet
+/// moment.
+pub(super) const TRIES: u64 = 3;
+
+/// What runs with one seed after another have met, once that is enough.
+pub(super) async fn until_enough(
+    seed: u64,
+    mut run: impl AsyncFnMut(u64) -> Result<Tally>,
+    ensure_enough: impl Fn(&Tally) -> Result<()>,
+) -> Result<Tally> {
+    let mut all = run(seed).await?;
+    for again in 1..TRIES {
+        if ensure_enough(&all).is_ok() {
+            break;
+        }
+        all.add(run(seed.wrapping_add(10 * again)).await?);
+    }
+    ensure_enough(&all)?;
+    Ok(all)
+}
+
 /// What kills met, by kind.
 #[derive(Default)]
 pub(super) struct Tally(BTreeMap<String, Met>);

@@ -23,7 +23,7 @@ use self::system::{Service, System};
 use super::Setup;
 use super::dice::Dice;
 use super::load::{Load, drive, note};
-use super::tally::Tally;
+use super::tally::{TRIES, Tally, until_enough};
 
 /// Time for clients to do what they like before the first fault and after the last: to
 /// send again what a dead node has stored and not relayed, too. Nothing else would show it
@@ -31,9 +31,6 @@ use super::tally::Tally;
 const AROUND: Duration = Duration::from_secs(5);
 /// What one strike may take, its recovery included, before the next.
 const STRIKE: Duration = Duration::from_secs(8);
-/// Records of each fault, until one has met what it must: it may all come at a quiet
-/// moment.
-const TRIES: u64 = 3;
 /// Events before a strike.
 const FLOW: (u64, u64) = (200, 700);
 /// Kills of one service, of which some must have met something.
@@ -119,16 +116,14 @@ impl Fault {
         }
     }
 
-    /// Whether a record has met what it must.
-    fn is_shown_by(self, tally: &Tally, kills: usize) -> bool {
-        let name = [self.name()];
-        let has_met = !self.must_meet(kills) || tally.ensure_met(name).is_ok();
-        has_met && (!self.must_show(kills) || tally.ensure_no_zero(name).is_ok())
-    }
-
-    /// Whether one of them must have been stored, and its retry be a duplicate.
-    fn must_show(self, kills: usize) -> bool {
-        matches!(self, Self::Kill(_)) && self.must_meet(kills)
+    /// Fails unless it has met what it must; of a kill, some must have been stored, and
+    /// their retries be duplicates.
+    fn ensure_shown(self, tally: &Tally, kills: usize) -> Result<()> {
+        match self {
+            _ if !self.must_meet(kills) => Ok(()),
+            Self::Kill(_) => tally.ensure_no_zero([self.name()]),
+            Self::Pause | Self::Cut | Self::Outage | Self::Roll => tally.ensure_met([self.name()]),
+        }
     }
 }
 
@@ -147,25 +142,16 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
     let mut all = Tally::default();
     for (number, fault) in (0_u64..).zip(Fault::ALL) {
         let seed = setup.seed.wrapping_add(100 * number);
-        for seed in (0..TRIES).map(|again| seed.wrapping_add(10 * again)) {
+        let run = async |seed| {
             let tally = strike(setup, &mut system, fault, seed)
                 .await
                 .with_context(|| format!("{fault:?} with seed {seed} failed"))?;
             crate::say(&format!("  {fault:?}: {tally}"));
-            let has_shown = fault.is_shown_by(&tally, setup.cluster_kills);
-            all.add(tally);
-            if has_shown {
-                break;
-            }
-        }
+            Ok(tally)
+        };
+        let ensure_shown = |met: &Tally| fault.ensure_shown(met, setup.cluster_kills);
+        all.add(until_enough(seed, run, ensure_shown).await?);
     }
-    let of = |must: fn(Fault, usize) -> bool| {
-        let faults = Fault::ALL.into_iter();
-        let faults = faults.filter(move |fault| must(*fault, setup.cluster_kills));
-        faults.map(Fault::name)
-    };
-    all.ensure_met(of(Fault::must_meet))?;
-    all.ensure_no_zero(of(Fault::must_show))?;
     system.stop().await?;
     Ok(format!("every promise kept; seed {}; {all}", setup.seed))
 }
