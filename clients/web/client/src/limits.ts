@@ -40,7 +40,8 @@ export const CALL_TIMEOUT_MS = 10_000;
 export const HEARTBEAT_INTERVAL_MS = 25_000;
 /** A stream that is silent this much longer than the heartbeat interval is dead. */
 export const HEARTBEAT_SLACK_MS = 10_000;
-/** A `Ping` after a sleep must be answered within this time. */
+/** A `Ping` after a sleep, or without a network, must be answered within this time of the
+ * last frame; without a network another follows when nothing came for as long. */
 export const PROBE_TIMEOUT_MS = 5_000;
 /** IndexedDB must open within this time. */
 export const STORE_TIMEOUT_MS = 5_000;

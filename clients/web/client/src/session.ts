@@ -198,6 +198,8 @@ export class Session {
   tick(at: At): void {
     const { phase } = this.#core;
     if (phase.kind === "waiting" && phase.until <= at.now) connect(this.#core, at);
+    const probeAt = this.#probeAt();
+    if (probeAt !== undefined && probeAt <= at.now) this.probe(at.now);
     const silentAt = this.#silentAt();
     if (silentAt !== undefined && silentAt <= at.now) this.ended(lost("the server is silent"), at);
   }
@@ -208,6 +210,7 @@ export class Session {
     const deadlines = [
       phase.kind === "waiting" ? phase.until : this.#silentAt(),
       this.#core.isWelcomed && cursorsDue.size > 0 && cursorsAt > now ? cursorsAt : undefined,
+      this.#probeAt(),
       outbox.nextDeadline(now),
       saves.due,
     ].filter((it) => it !== undefined);
@@ -287,6 +290,14 @@ export class Session {
     if (phase.kind !== "open" || isPaused || this.hasEvent) return undefined;
     if (!phase.welcomed) return heardAt + WELCOME_TIMEOUT_MS;
     return Math.min(heardAt + silenceMs, probeUntil ?? Infinity);
+  }
+
+  /** An open link of a device without a network must show again and again that it is
+   * alive: the first answer may have been under way when the network went. */
+  #probeAt(): number | undefined {
+    const { isOnline, isWelcomed, isPaused, heardAt, probeUntil } = this.#core;
+    if (isOnline || !isWelcomed || isPaused || probeUntil !== undefined) return undefined;
+    return heardAt + PROBE_TIMEOUT_MS;
   }
 
   #nextPing(): ConverseRequest["frame"] | undefined {

@@ -143,6 +143,37 @@ test("no Welcome, or no answer to a Ping after a sleep, ends the link", () => {
   assert.equal(driven.session.state.kind, "waiting");
 });
 
+test("what was under way when the network went does not keep a dead link", () => {
+  const driven = new Driven().open();
+  const passes = (after: number) => {
+    driven.save();
+    assert.equal(driven.session.nextDeadline(driven.now), driven.now + after);
+    driven.now += after;
+    driven.session.tick(driven.at());
+  };
+  driven.session.probe(driven.now);
+  assert.equal(driven.session.nextFrame(driven.now)?.frame.case, "ping");
+  driven.now += 10;
+  driven.give({ case: "heartbeat", value: {} });
+  passes(PROBE_TIMEOUT_MS);
+  assert.equal(driven.session.state.kind, "waiting");
+
+  // The answer itself may have been under way.
+  driven.now += 1_000;
+  driven.open();
+  driven.session.setOnline(false);
+  driven.session.probe(driven.now);
+  for (let asked = 0; asked < 3; asked += 1) {
+    assert.equal(driven.session.nextFrame(driven.now)?.frame.case, "ping");
+    driven.give({ case: "pong", value: {} });
+    assert.equal(driven.session.state.kind, "connected");
+    passes(PROBE_TIMEOUT_MS);
+  }
+  assert.equal(driven.session.nextFrame(driven.now)?.frame.case, "ping");
+  passes(PROBE_TIMEOUT_MS);
+  assert.equal(driven.session.state.kind, "offline");
+});
+
 test("Hello fits in a frame, whatever there is to say, and unconfirmed cursors without room follow", () => {
   const highest = 2n ** 64n - 1n;
   const conversations = Array.from({ length: 600 }, (_, index) => ({

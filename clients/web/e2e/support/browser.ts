@@ -21,8 +21,8 @@ const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 
 export const WIDE = { width: 1280, height: 800 };
 export const NARROW = { width: 360, height: 720 };
-/** Nothing here may take longer. */
-export const PATIENCE_MS = 30_000;
+/** Nothing here may take longer. The client finds a silent link after 35 s. */
+export const PATIENCE_MS = 45_000;
 
 /** What a browser says of a server or a network that is away, and a page cannot prevent. */
 const AWAY = /net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|INTERNET_DISCONNECTED|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING|SOCKET_NOT_CONNECTED|NETWORK_CHANGED|CONNECTION_CLOSED|NETWORK_IO_SUSPENDED)/;

@@ -5,7 +5,7 @@
  * - its JSON codec is left out: all transports of the client are binary. It throws if
  *   it is reached nevertheless;
  * - of the messages that describe descriptors, those that generated code never holds
- *   have no fields;
+ *   have no fields, and of options those that it reads are left;
  * - descriptors stand as text and not as base64, which no compressor can shrink.
  *
  * Anything else than what is expected here ends the build: a newer runtime is looked
@@ -41,10 +41,20 @@ export const slim: Plugin = {
   },
 };
 
+/** The options that the runtime reads; the rest are for other languages and for compilers. */
+const OPTIONS_READ: Record<string, string[]> = {
+  FileOptions: ["features", "deprecated"],
+  FieldOptions: ["packed", "jstype", "features", "deprecated"],
+  MessageOptions: ["map_entry", "features", "deprecated"],
+  EnumValueOptions: ["features", "deprecated"],
+  EnumOptions: ["features", "deprecated"],
+};
+
 interface Described {
   name: string;
-  field?: { name: string }[];
+  field?: { name: string; typeName?: string }[];
   nestedType?: Described[];
+  enumType?: { name: string }[];
 }
 
 function withoutUnused(source: string): string {
@@ -54,10 +64,14 @@ function withoutUnused(source: string): string {
   const found = file.messageType.filter((message) => UNUSED_DESCRIPTORS.includes(message.name));
   if (found.length !== UNUSED_DESCRIPTORS.length) throw new Error("a descriptor that would be left out is not there");
   for (const message of found) strip(message);
-  const options = file.messageType.find((message) => message.name === "FileOptions");
-  if (options?.field === undefined) throw new Error("FileOptions is not there");
-  // The rest are packages and prefixes of other languages.
-  options.field = options.field.filter(({ name }) => name === "features" || name === "deprecated");
+  for (const [name, read] of Object.entries(OPTIONS_READ)) {
+    const options = file.messageType.find((message) => message.name === name);
+    const kept = options?.field?.filter((field) => read.includes(field.name));
+    if (options === undefined || kept?.length !== read.length) throw new Error(`${name} looks otherwise`);
+    options.field = kept;
+    for (const nested of options.nestedType ?? []) strip(nested);
+    options.enumType = options.enumType?.filter((it) => kept.some(({ typeName }) => typeName?.endsWith(`.${it.name}`)));
+  }
   return source.replace(literal, () => JSON.stringify(file));
 }
 

@@ -6,7 +6,7 @@
 import type { ConnectionState, Event, MessageId, StopReason, UserId } from "../api.ts";
 import { Backoff } from "../backoff.ts";
 import { Conversations } from "../conversations.ts";
-import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_SLACK_MS, MAX_OUTBOX } from "../limits.ts";
+import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_SLACK_MS, MAX_OUTBOX, PROBE_TIMEOUT_MS } from "../limits.ts";
 import { Outbox } from "../outbox.ts";
 import type { SavedDevice } from "./records.ts";
 import { Saves } from "./saves.ts";
@@ -124,9 +124,10 @@ export class Core {
     if (handover !== undefined) this.handovers.push({ number: this.#lastEvent, handover });
   }
 
+  /** What was under way when a `Ping` was sent is no answer to it, but takes its time. */
   hear(now: number): void {
     this.heardAt = now;
-    this.probeUntil = undefined;
+    if (this.probeUntil !== undefined) this.probeUntil = now + PROBE_TIMEOUT_MS;
   }
 
   wait(end: LinkEnd, at: At): void {

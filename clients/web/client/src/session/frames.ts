@@ -40,8 +40,10 @@ function take(core: Core, frame: Frame, at: At): string | undefined {
   switch (frame.case) {
     // A kind that this version does not know.
     case undefined:
-    case "pong":
     case "heartbeat":
+      return undefined;
+    case "pong":
+      core.probeUntil = undefined;
       return undefined;
     case "goodbye":
       return void onGoodbye(core, frame.value, at);

@@ -140,13 +140,15 @@ class GrpcWebLink implements Link {
     }
   }
 
-  /** It shows that the network works; whether the stream does, its heartbeats show. */
+  /** It shows that the network works; whether the stream does, its heartbeats
+   * show. So does a refusal of the server's own. */
   async #ping(): Promise<ConverseResponse | undefined> {
+    const pong = down({ case: "pong", value: { $typeName: "duologue.chat.v1.Pong" } });
     try {
       await this.#client.listConversations({ pageSize: 1 }, this.#unary());
-      return down({ case: "pong", value: { $typeName: "duologue.chat.v1.Pong" } });
+      return pong;
     } catch (error) {
-      return this.#refused(error, () => undefined);
+      return this.#refused(error, ({ reason }) => (reason === undefined ? undefined : pong));
     }
   }
 
