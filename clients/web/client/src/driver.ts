@@ -136,9 +136,11 @@ export class Driver {
 
   #pump(): void {
     const { session, environment } = this.#parts;
-    session.tick(this.#at());
     this.#tellEvents();
     while (this.events.hasRoom && !session.holdsEvents && this.#linker.readOne(this.#at())) this.#tellEvents();
+    // What is there has been heard before silence is judged.
+    session.tick(this.#at());
+    this.#tellEvents();
     session.setPaused(this.#linker.holdsFrames, environment.now());
     this.#save();
     // While nobody takes events, and at the end, there is no use in a new link.

@@ -49,6 +49,8 @@ export const STORE_TIMEOUT_MS = 5_000;
 export const CLOSE_TIMEOUT_MS = 5_000;
 /** After WebSocket failed where gRPC-Web works, it is tried again after this long. */
 export const WEBSOCKET_RETRY_MS = 10 * 60_000;
+/** Where a WebSocket has worked, it is tried so often before gRPC-Web is tried once. */
+export const WEBSOCKET_TRIES = 3;
 
 /** Messages asked for at once when looking through a conversation. */
 export const SCAN_PAGE = 200;

@@ -11,6 +11,7 @@ import type { Link, LinkHandlers, Transport } from "./transport/transport.ts";
 
 interface Held {
   readonly frame: ConverseResponse;
+  readonly isAnswer: boolean;
   readonly bytes: number;
   /** Lets the next one come. */
   readonly taken: () => void;
@@ -63,7 +64,8 @@ export class Linker {
     const held = this.#held.shift();
     if (held !== undefined) {
       this.#heldBytes -= held.bytes;
-      session.frame(held.frame, at);
+      if (held.isAnswer) session.answer(held.frame, at);
+      else session.frame(held.frame, at);
       held.taken();
       return true;
     }
@@ -110,7 +112,10 @@ export class Linker {
   async #open(number: number): Promise<void> {
     const { session, tokens, transport, environment } = this.#parts;
     this.#number = number;
-    const late = () => this.#ended(number, lost("connecting takes too long"));
+    const late = () => {
+      this.#link?.drop();
+      this.#ended(number, lost("connecting takes too long"));
+    };
     this.#stopTimer = environment.after(OPEN_TIMEOUT_MS, late);
     try {
       const token = await tokens.forLink(session.needsFreshToken);
@@ -135,7 +140,10 @@ export class Linker {
       frame: (frame, bytes) => {
         if (!isThis()) return;
         if (frame.frame.case === "welcome" || isRefusal(frame)) tokens.judged(token);
-        return this.#hold(number, frame, bytes);
+        return this.#hold(number, frame, bytes, false);
+      },
+      answer: (frame) => {
+        if (isThis()) void this.#hold(number, frame, 0, true);
       },
       drained: () => this.#schedule(),
       ended: (end) => {
@@ -146,9 +154,9 @@ export class Linker {
     };
   }
 
-  #hold(number: number, frame: ConverseResponse, bytes: number): Promise<void> {
+  #hold(number: number, frame: ConverseResponse, bytes: number, isAnswer: boolean): Promise<void> {
     this.#heldBytes += bytes;
-    const held = new Promise<void>((taken) => this.#held.push({ frame, bytes, taken }));
+    const held = new Promise<void>((taken) => this.#held.push({ frame, isAnswer, bytes, taken }));
     // What cannot be held back and is not taken is fetched again later.
     if (this.#held.length > MAX_HELD_FRAMES || this.#heldBytes > MAX_HELD_BYTES) {
       this.#link?.drop();

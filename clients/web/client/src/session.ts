@@ -116,6 +116,7 @@ export class Session {
   reconnect(at: At): void {
     const { kind } = this.#core.phase;
     if (kind === "opening" || kind === "open") return;
+    this.#core.backoff.reset();
     this.#core.setPhase({ kind: "waiting", until: at.now, retryAt: at.wall, cause: "" });
   }
 
@@ -185,6 +186,12 @@ export class Session {
 
   /** A frame came on the open link. */
   frame(response: ConverseResponse, at: At): void {
+    this.#core.hear(at.now);
+    onFrame(this.#core, response, at);
+  }
+
+  /** An answer to a frame came beside the stream of the open link. */
+  answer(response: ConverseResponse, at: At): void {
     onFrame(this.#core, response, at);
   }
 
@@ -295,9 +302,9 @@ export class Session {
   /** An open link of a device without a network must show again and again that it is
    * alive: the first answer may have been under way when the network went. */
   #probeAt(): number | undefined {
-    const { isOnline, isWelcomed, isPaused, heardAt, probeUntil } = this.#core;
+    const { isOnline, isWelcomed, isPaused, heardAt, pongAt, probeUntil } = this.#core;
     if (isOnline || !isWelcomed || isPaused || probeUntil !== undefined) return undefined;
-    return heardAt + PROBE_TIMEOUT_MS;
+    return Math.max(heardAt, pongAt) + PROBE_TIMEOUT_MS;
   }
 
   #nextPing(): ConverseRequest["frame"] | undefined {

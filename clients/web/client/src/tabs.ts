@@ -140,7 +140,7 @@ class TabClient implements Client {
 
   markRead(peer: UserId, seq: Seq): void {
     if (this.#owner) this.#owner.markRead(peer, seq);
-    else this.#say({ kind: "read", peer, seq });
+    else this.#follower.read(peer, seq);
   }
 
   readonly conversations: Client["conversations"] = (query) => this.#calls.conversations(query);
@@ -178,6 +178,8 @@ class TabClient implements Client {
 
   /** Another tab owns, or there will be one: this one, if it is the next in the queue. */
   #follow(): void {
+    // Replaced while its last messages were being answered.
+    if (this.#state.kind === "closed") return;
     this.#part += 1;
     this.#isAside = false;
     this.#owner?.client.drop();
@@ -221,6 +223,7 @@ class TabClient implements Client {
         (error: Error) => asked?.reject(error),
       );
     }
+    for (const { peer, seq } of this.#follower.takeReads()) owner.markRead(peer, seq);
     for (const { ask, resolve, reject } of questions) {
       if (ask.kind === "abandon") owner.abandon(ask.id).then(resolve, reject);
     }

@@ -8,11 +8,12 @@ import { IDBFactory } from "fake-indexeddb";
 import type { ClientOptions, ClientStore, Event } from "../src/api.ts";
 import { type DirectClient, openDirect } from "../src/client.ts";
 import { DuologueError } from "../src/errors.ts";
+import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_SLACK_MS, OPEN_TIMEOUT_MS } from "../src/limits.ts";
 import { IndexedDbStore } from "../src/store/indexedDb.ts";
 import { MemoryStore } from "../src/store/memory.ts";
 import { Clock, environmentOf, settle } from "./support/clock.ts";
 import { Network } from "./support/network.ts";
-import { Server } from "./support/server.ts";
+import { down, Server } from "./support/server.ts";
 
 let clock: Clock;
 let network: Network;
@@ -187,6 +188,62 @@ test("a write is all or nothing", async () => {
   assert.deepEqual(await store.read(), new Map([["a", 1], ["b", 2]]));
   await store.write(new Map([["a", undefined]]));
   assert.deepEqual(await store.read(), new Map([["b", 2]]));
+});
+
+test("a store that fails, or hangs, is not asked again without end", async () => {
+  const memory = new MemoryStore();
+  let write = () => Promise.resolve();
+  const store: ClientStore = {
+    durable: true,
+    read: () => memory.read(),
+    write: async (changes) => {
+      await write();
+      return memory.write(changes);
+    },
+    close: () => undefined,
+  };
+  for (const how of [() => Promise.reject(new Error("full")), () => new Promise<void>(() => undefined)]) {
+    write = () => Promise.resolve();
+    const { client } = await open({ store });
+    network.push(network.server.otherSends("bob", "bob"));
+    await clock.pass(2_000);
+    write = how;
+    client.send("bob", "not kept").catch(() => undefined);
+    network.push(network.server.otherSends("bob", "bob"));
+    await settle();
+    client.markRead("bob", 1n);
+    const before = clock.fired;
+    await clock.pass(20_000);
+    assert.ok(clock.fired - before < 20, `${clock.fired - before} timers in 20 s`);
+    client.drop();
+  }
+});
+
+test("a link that does not open in time is dropped", async () => {
+  const dropped: number[] = [];
+  const open_ = network.open;
+  let count = 0;
+  network.open = () => {
+    const number = count++;
+    return { canSend: false, send: () => undefined, finish: () => undefined, drop: () => void dropped.push(number) };
+  };
+  const { client } = await open();
+  await clock.pass(OPEN_TIMEOUT_MS);
+  assert.deepEqual([count, dropped], [1, [0]]);
+  network.open = open_;
+  await clock.pass(2_000);
+  assert.equal(client.state.kind, "connected");
+});
+
+test("a frame that is there is heard before silence is judged", async () => {
+  const { client } = await open();
+  const { opened } = network;
+  const heartbeat = () => network.push([down({ case: "heartbeat", value: {} })]);
+  // Its turn comes with that of the deadline, as after a stall.
+  clock.after(HEARTBEAT_INTERVAL_MS + HEARTBEAT_SLACK_MS, heartbeat);
+  heartbeat();
+  await clock.pass(HEARTBEAT_INTERVAL_MS + HEARTBEAT_SLACK_MS + 1_000);
+  assert.deepEqual([client.state.kind, network.opened], ["connected", opened]);
 });
 
 test("the same token refused twice stops the client; a new one goes on", async () => {

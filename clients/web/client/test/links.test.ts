@@ -7,7 +7,7 @@ import { toBinary } from "@bufbuild/protobuf";
 
 import { Backoff } from "../src/backoff.ts";
 import { GoodbyeReason, HelloSchema } from "../src/generated/duologue/chat/v1/frames_pb.ts";
-import { BACKOFF_MAX_MS, HEARTBEAT_SLACK_MS, PROBE_TIMEOUT_MS, WELCOME_TIMEOUT_MS } from "../src/limits.ts";
+import { BACKOFF_MAX_MS, HEARTBEAT_SLACK_MS, PROBE_TIMEOUT_MS, SAVE_INTERVAL_MS, WELCOME_TIMEOUT_MS } from "../src/limits.ts";
 import { newDevice } from "../src/session/records.ts";
 import { lost } from "../src/session/types.ts";
 import { Driven } from "./support/driven.ts";
@@ -172,6 +172,53 @@ test("what was under way when the network went does not keep a dead link", () =>
   assert.equal(driven.session.nextFrame(driven.now)?.frame.case, "ping");
   passes(PROBE_TIMEOUT_MS);
   assert.equal(driven.session.state.kind, "offline");
+});
+
+test("answers beside the stream do not keep a dead stream", () => {
+  const driven = new Driven().open();
+  const cursorStored = { case: "cursorStored", value: { peer: "bob" } } as const;
+  driven.session.setOnline(false);
+  for (let turn = 0; turn < 6; turn += 1) {
+    driven.now += PROBE_TIMEOUT_MS;
+    driven.session.tick(driven.at());
+    assert.equal(driven.session.state.kind, turn < 5 ? "connected" : "offline", `${driven.now}`);
+    driven.answer(cursorStored);
+    if (turn === 5) break;
+    assert.equal(driven.session.nextFrame(driven.now)?.frame.case, "ping");
+    driven.answer({ case: "pong", value: {} });
+    driven.save();
+    assert.equal(driven.session.nextDeadline(driven.now), driven.now + PROBE_TIMEOUT_MS, "not back to back");
+  }
+  assert.equal(driven.now, 20_000 + HEARTBEAT_SLACK_MS);
+});
+
+test("a network that is back makes delays short again", () => {
+  const driven = new Driven();
+  for (let failures = 0; failures < 10; failures += 1) {
+    driven.connect();
+    driven.session.ended(lost("offline"), driven.at());
+    driven.now += BACKOFF_MAX_MS;
+  }
+  driven.session.ended(lost("offline"), driven.at());
+  driven.session.reconnect(driven.at());
+  driven.connect();
+  driven.session.ended(lost("no address yet"), { ...driven.at(), dice: 0.999 });
+  driven.now += 1_000;
+  driven.session.tick(driven.at());
+  assert.equal(driven.session.state.kind, "connecting");
+});
+
+test("no save is due while another has not succeeded", () => {
+  const driven = new Driven().open();
+  driven.session.handedOver(1_000, driven.now);
+  assert.equal(driven.session.nextDeadline(driven.now), driven.now + SAVE_INTERVAL_MS);
+  driven.now += SAVE_INTERVAL_MS;
+  const { mark } = driven.session.beginSave();
+  driven.deliver("bob", "b-1", 1n);
+  driven.now += SAVE_INTERVAL_MS;
+  assert.ok((driven.session.nextDeadline(driven.now) ?? Infinity) > driven.now, "another would only wait for the first");
+  driven.session.saved(mark);
+  assert.equal(driven.session.nextDeadline(driven.now), driven.now);
 });
 
 test("Hello fits in a frame, whatever there is to say, and unconfirmed cursors without room follow", () => {

@@ -6,6 +6,7 @@ import { beforeEach, test } from "node:test";
 import { IDBFactory } from "fake-indexeddb";
 
 import type { Client, Event } from "../src/api.ts";
+import { OWNER_PROBE_MS, OWNER_TIMEOUT_MS } from "../src/limits.ts";
 import { openTab } from "../src/tabs.ts";
 import { Browser, type Tab } from "./support/browser.ts";
 import { Clock, environmentOf, settle } from "./support/clock.ts";
@@ -105,6 +106,40 @@ test("when the owner is closed or killed, the next tab takes over at once", asyn
     await clock.pass(10);
   }
   assert.equal(network.server.ownIds("carol").length, 2);
+});
+
+test("what is read while no tab owns is read all the same", async () => {
+  const [owner, follower, third] = [await open(), await open(), await open()];
+  network.push(network.server.otherSends("bob", "bob"));
+  network.push(network.server.otherSends("bob", "bob"));
+  await settle();
+  owner.tab.kill();
+  follower.client.markRead("bob", 1n);
+  third.client.markRead("bob", 2n);
+  await clock.pass(1_000);
+  assert.equal(network.server.cursor("bob").read, 2n);
+  follower.tab.kill();
+  await clock.pass(2_000);
+  assert.equal(third.client.state.kind, "connected");
+});
+
+test("a closed tab whose last messages wait is replaced for good", async () => {
+  const [closing, next] = [await open(), await open()];
+  network.losesAnswers = true;
+  await closing.client.send("bob", "last words");
+  // Shortly before the other asks for a sign of life.
+  await clock.pass(OWNER_PROBE_MS - 100);
+  const closed = closing.client.close();
+  await clock.pass(2 * OWNER_TIMEOUT_MS);
+  network.losesAnswers = false;
+  await closed;
+  for (let turn = 0; turn < 20; turn += 1) {
+    assert.equal(browser.held?.tab, next.tab, `after ${turn} s`);
+    assert.deepEqual(browser.queue, [], "the closed tab does not come back");
+    await clock.pass(1_000);
+  }
+  assert.equal(next.client.state.kind, "connected");
+  assert.equal(network.server.ownIds("bob").length, 1);
 });
 
 test("a send that the owner did not answer is the next owner's, once", async () => {

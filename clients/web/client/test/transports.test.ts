@@ -61,6 +61,7 @@ function recorded() {
   const handlers: LinkHandlers = {
     opened: () => undefined,
     frame: (frame) => void frames.push(frame),
+    answer: (frame) => void frames.push(frame),
     drained: () => undefined,
     ended: (end) => void ends.push(end),
   };
@@ -150,6 +151,10 @@ test("gRPC-Web is used where only that works, and WebSocket tried again later", 
   byWebSocket.now = true;
   now += 11 * 60_000;
   assert.deepEqual(open(5), [5, 0]);
+  byWebSocket.now = byGrpcWeb.now = false;
+  assert.deepEqual(open(8), [6, 2], "WebSocket has worked: it is rather the server that is away");
+  byGrpcWeb.now = true;
+  assert.deepEqual(open(5), [3, 2], "it may be a proxy nevertheless");
 });
 
 function failure(code: Code, reason?: string): DuologueError {

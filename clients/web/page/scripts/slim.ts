@@ -70,7 +70,8 @@ function withoutUnused(source: string): string {
     if (options === undefined || kept?.length !== read.length) throw new Error(`${name} looks otherwise`);
     options.field = kept;
     for (const nested of options.nestedType ?? []) strip(nested);
-    options.enumType = options.enumType?.filter((it) => kept.some(({ typeName }) => typeName?.endsWith(`.${it.name}`)));
+    const isUsed = (it: { name: string }) => kept.some(({ typeName }) => typeName?.endsWith(`.${it.name}`));
+    if (options.enumType !== undefined) options.enumType = options.enumType.filter(isUsed);
   }
   return source.replace(literal, () => JSON.stringify(file));
 }

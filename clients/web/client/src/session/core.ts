@@ -41,6 +41,8 @@ export class Core {
   /** Until when the server must answer a `Ping`. */
   probeUntil: number | undefined;
   probeDue = false;
+  /** When a `Ping` was answered last. */
+  pongAt = 0;
   /** Reading is held back, which is no silence of the server. */
   isPaused = false;
   silenceMs = HEARTBEAT_INTERVAL_MS + HEARTBEAT_SLACK_MS;

@@ -30,7 +30,6 @@ type Frame = ConverseResponse["frame"];
  * session connects again, from what it has.
  */
 export function onFrame(core: Core, response: ConverseResponse, at: At): void {
-  core.hear(at.now);
   const fault = take(core, response.frame, at);
   if (fault !== undefined) ended(core, lost(fault), at);
 }
@@ -44,6 +43,7 @@ function take(core: Core, frame: Frame, at: At): string | undefined {
       return undefined;
     case "pong":
       core.probeUntil = undefined;
+      core.pongAt = at.now;
       return undefined;
     case "goodbye":
       return void onGoodbye(core, frame.value, at);

@@ -9,6 +9,8 @@ export class Saves {
   #needed = 0;
   #done = 0;
   #due: number | undefined;
+  /** A save has begun and is not done, or has failed. */
+  #isHeld = false;
 
   /** Something must be saved before what depends on it goes on. */
   need(): number {
@@ -25,8 +27,9 @@ export class Saves {
     return this.#done;
   }
 
+  /** When the next save is to begin by itself: not while another has not succeeded. */
   get due(): number | undefined {
-    return this.#due;
+    return this.#isHeld ? undefined : this.#due;
   }
 
   isNeeded(now: number): boolean {
@@ -41,10 +44,12 @@ export class Saves {
   /** A save begins; `finish` takes its mark. */
   begin(): number {
     this.#due = undefined;
+    this.#isHeld = true;
     return this.#needed;
   }
 
   finish(mark: number): void {
     this.#done = Math.max(this.#done, mark);
+    this.#isHeld = false;
   }
 }

@@ -4,7 +4,7 @@
  * what it has, by the message's id.
  */
 
-import type { Event, MessageId, Seq } from "../api.ts";
+import type { Event, MessageId, Seq, UserId } from "../api.ts";
 import type { Environment } from "../environment.ts";
 import { DuologueError } from "../errors.ts";
 import { OWNER_PROBE_MS, OWNER_TIMEOUT_MS } from "../limits.ts";
@@ -26,6 +26,8 @@ export class Follower {
   readonly #environment: Environment;
   readonly #waiting = new Map<number, Waiting>();
   readonly #written = new Map<MessageId, Letter>();
+  /** How far this tab has read, as long as no owner is known to know. */
+  readonly #reads = new Map<UserId, Seq>();
   #requests = 0;
   #stopTimer: () => void = () => undefined;
 
@@ -47,6 +49,18 @@ export class Follower {
   /** This tab has written a message; `knownSeq` was known to exist then. */
   wrote(letter: Letter, knownSeq: Seq): void {
     this.#written.set(letter.id, { ...letter, triedAfter: knownSeq });
+  }
+
+  read(peer: UserId, seq: Seq): void {
+    if (seq <= (this.#reads.get(peer) ?? 0n)) return;
+    this.#reads.set(peer, seq);
+    this.#say({ kind: "read", peer, seq });
+  }
+
+  takeReads(): Extract<Ask, { kind: "read" }>[] {
+    const reads = [...this.#reads].map(([peer, seq]) => ({ kind: "read", peer, seq }) as const);
+    this.#reads.clear();
+    return reads;
   }
 
   /** An answer. */
@@ -75,7 +89,9 @@ export class Follower {
 
   note(event: Event): void {
     if (event.type === "stored" || event.type === "rejected") this.#written.delete(event.messageId);
+    if (event.type === "own-cursor" && (this.#reads.get(event.peer) ?? 0n) <= event.read) this.#reads.delete(event.peer);
     if (event.type !== "history-changed") return;
+    this.#reads.clear();
     for (const [id, letter] of this.#written) this.#written.set(id, { ...letter, triedAfter: 0n });
   }
 
@@ -93,6 +109,8 @@ export class Follower {
 
   /** There is a new owner: everything is asked again. */
   askAgain(): void {
+    const reads = this.takeReads();
+    for (const { peer, seq } of reads) this.read(peer, seq);
     const asked = new Set<MessageId>();
     for (const waiting of this.#waiting.values()) {
       const { ask } = waiting;

@@ -115,7 +115,7 @@ class GrpcWebLink implements Link {
     this.#calls += 1;
     void answer.then((frame) => {
       this.#calls -= 1;
-      if (frame !== undefined) this.#tell(({ frame: told }) => void told(frame, 0));
+      if (frame !== undefined) this.#tell(({ answer: told }) => told(frame));
       this.#tell(({ drained }) => drained());
     });
   }

@@ -11,6 +11,8 @@ export interface LinkHandlers {
   /** A frame came. The next one is fetched when the promise is resolved, where the
    * way in can be held back at all. */
   frame(frame: ConverseResponse, bytes: number): void | Promise<void>;
+  /** An answer came by another way: it shows nothing of the stream. */
+  answer(frame: ConverseResponse): void;
   /** `canSend` is true again. */
   drained(): void;
   ended(end: LinkEnd): void;

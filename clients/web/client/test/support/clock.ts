@@ -7,6 +7,8 @@ import { Random } from "./random.ts";
 export class Clock {
   /** Seeds the randomness of whoever uses this clock. */
   seeds = 1;
+  /** How many timers have ended. */
+  fired = 0;
   #now = 0;
   #timers: { readonly at: number; readonly then: () => void }[] = [];
 
@@ -29,6 +31,7 @@ export class Clock {
       if (next === undefined) break;
       this.#timers = this.#timers.filter((it) => it !== next);
       this.#now = Math.max(this.#now, next.at);
+      this.fired += 1;
       next.then();
     }
     this.#now = Math.max(this.#now, end);

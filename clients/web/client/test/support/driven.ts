@@ -71,6 +71,11 @@ export class Driven {
     this.session.frame(down(frame), this.at());
   }
 
+  /** Of a call beside the stream. */
+  answer(frame: NonNullable<Down>): void {
+    this.session.answer(down(frame), this.at());
+  }
+
   goodbye(reason: GoodbyeReason, seconds?: bigint): void {
     const retryAfter = seconds === undefined ? {} : { retryAfter: { seconds } };
     this.give({ case: "goodbye", value: { reason, ...retryAfter } });

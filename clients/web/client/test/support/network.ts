@@ -83,6 +83,7 @@ export function throughTab(network: Network, tab: { run(task: () => void): void;
       const link = network.open(hello, token, {
         opened: (count) => tab.run(() => handlers.opened(count)),
         frame: (frame, bytes) => tab.run(() => void handlers.frame(frame, bytes)),
+        answer: (frame) => tab.run(() => handlers.answer(frame)),
         drained: () => tab.run(() => handlers.drained()),
         ended: (end) => tab.run(() => handlers.ended(end)),
       });
