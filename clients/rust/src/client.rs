@@ -73,7 +73,9 @@ impl Client {
     }
 
     /// Sends a text. Returns once it is saved in the outbox: from then on it is
-    /// sent until [`Event::Stored`] or [`Event::Rejected`] names its id.
+    /// sent until [`Event::Stored`] or [`Event::Rejected`] names its id. If the call is
+    /// dropped before it returns, the message is sent or not, and only the events say
+    /// which.
     pub async fn send(
         &self,
         peer: &UserId,

@@ -129,6 +129,10 @@ impl Conversations {
         all
     }
 
+    pub(crate) fn has_unconfirmed(&self) -> bool {
+        self.map.values().any(Conversation::is_unconfirmed)
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conversation> {
         self.map.values_mut()
     }

@@ -121,19 +121,30 @@ impl Driver {
     /// Runs until the client is closed, nobody reads events any longer, or state
     /// cannot be saved.
     pub(crate) async fn run(mut self) {
-        if let Err(error) = self.drive().await {
-            tracing::error!(error = %error, "state cannot be saved; the client ends");
-            let detail = error.to_string();
-            for (_, reply) in self.work.unsaved.drain(..) {
+        let failed = self.drive().await.err().map(|error| error.to_string());
+        let Self {
+            session,
+            persistence,
+            commands,
+            events,
+            work,
+            ..
+        } = self;
+        if let Some(detail) = &failed {
+            tracing::error!(error = %detail, "state cannot be saved; the client ends");
+            for (_, reply) in work.unsaved {
                 let _gone = reply.send(Err(ClientError::NotSaved(detail.clone())));
             }
-            let stopped = Event::Stopped(StopReason::Persistence { detail });
-            let _unread = self.events.send((u64::MAX, stopped)).await;
         }
-        // The lock on the state is released before the caller of close goes on.
-        drop(self.persistence.take());
-        if let Some(closing) = self.work.closing.take() {
-            let _gone = closing.reply.send(self.session.unsettled());
+        // The lock on the state is released before the caller of close goes on, and
+        // nobody waits until events are read: they may be who reads them.
+        drop((persistence, commands, work.up, work.down, work.scan));
+        if let Some(closing) = work.closing {
+            let _gone = closing.reply.send(session.unsettled());
+        }
+        if let Some(detail) = failed {
+            let stopped = Event::Stopped(StopReason::Persistence { detail });
+            let _unread = events.send((u64::MAX, stopped)).await;
         }
     }
 
@@ -323,8 +334,16 @@ impl Driver {
         self.work.up = None;
         self.work.down = Down::None;
         match &mut self.work.closing {
-            Some(closing) if closing.half_closed => closing.done = true,
-            Some(_) | None => self.session.ended(end, at),
+            Some(closing) if closing.half_closed && self.session.is_confirmed() => {
+                closing.done = true;
+            }
+            closing => {
+                // It broke before the last answer.
+                if let Some(closing) = closing {
+                    closing.half_closed = false;
+                }
+                self.session.ended(end, at);
+            }
         }
     }
 
@@ -370,7 +389,7 @@ impl Driver {
                 self.work.up = None;
                 false
             }
-            Down::None | Down::Opening(_) => true,
+            Down::None | Down::Opening(_) => self.session.is_confirmed(),
         }
     }
 

@@ -50,6 +50,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// ... when its answer has not come within this time.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A longer heartbeat interval is not believed.
+pub const MAX_HEARTBEAT_INTERVAL: Duration = Duration::from_mins(10);
 /// A stream that is silent for this many heartbeat intervals is given up.
 pub const SILENT_HEARTBEATS: u32 = 3;
 /// What is safe to lose (progress) is saved at most this often.

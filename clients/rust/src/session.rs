@@ -174,9 +174,13 @@ impl Session {
     /// Connects now instead of later, or after a stop.
     pub(crate) fn reconnect(&mut self, now: Duration) {
         match self.phase {
-            Phase::Waiting { .. } | Phase::Stopped => self.phase = Phase::Waiting { until: now },
-            Phase::Opening | Phase::Open { .. } => {}
+            Phase::Waiting { .. } => {}
+            // The server may be of another mind by now.
+            Phase::Stopped => self.fresh_token = false,
+            Phase::Opening | Phase::Open { .. } => return,
         }
+        self.backoff.reset();
+        self.phase = Phase::Waiting { until: now };
     }
 
     /// Messages that are not settled.
@@ -187,6 +191,11 @@ impl Session {
     /// Whether nothing waits to be sent or answered.
     pub(crate) fn is_idle(&self) -> bool {
         self.outbox.len() == 0 && self.abandons.is_empty() && self.cursors_due.is_empty()
+    }
+
+    /// Whether no cursor waits to be confirmed.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        !self.conversations.has_unconfirmed()
     }
 
     /// Whether the session will do nothing more by itself.

@@ -4,6 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::time::timeout;
+
+use crate::limits::OPEN_TIMEOUT;
+
 /// A token to come.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send + 'a>>;
 
@@ -84,8 +88,9 @@ impl Tokens {
 
     /// A token from the source, other than one that was refused.
     pub(crate) async fn ask(&self, refused: Option<&str>) -> Result<String, NoToken> {
-        let token = self.source.token(refused.is_some()).await;
-        let token = token.map_err(NoToken::Source)?;
+        let asking = timeout(OPEN_TIMEOUT, self.source.token(refused.is_some()));
+        let late = |_| NoToken::Source("its source does not answer".into());
+        let token = asking.await.map_err(late)?.map_err(NoToken::Source)?;
         if refused == Some(token.as_str()) {
             return Err(NoToken::SameAgain);
         }
@@ -145,6 +150,19 @@ mod tests {
         tokens.judged("2");
         let again = tokens.for_link(true).await;
         assert!(matches!(again, Err(NoToken::SameAgain)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_does_not_answer_is_one_without_a_token() {
+        let hangs = |_refused: bool| std::future::pending();
+        let tokens = Tokens::new(Box::new(hangs));
+        for asked in [
+            tokens.cached().await,
+            tokens.for_link(false).await,
+            tokens.ask(Some("1")).await,
+        ] {
+            assert!(matches!(asked, Err(NoToken::Source(_))));
+        }
     }
 
     #[tokio::test]

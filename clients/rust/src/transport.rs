@@ -1,11 +1,10 @@
 //! The way to the server: the channel, the bearer token, the stream.
 
-use std::time::Duration;
-
 use duologue_proto::chat::v1 as wire;
 use duologue_proto::chat::v1::chat_service_client::ChatServiceClient;
 use duologue_proto::limits::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -66,23 +65,25 @@ impl Transport {
         hello: wire::ConverseRequest,
         fresh_token: bool,
     ) -> Result<Link, LinkEnd> {
-        let token = within(OPEN_TIMEOUT, self.tokens.for_link(fresh_token))
-            .await?
-            .map_err(|error| match error {
-                NoToken::SameAgain => LinkEnd::of(
-                    EndKind::NoOtherToken,
-                    "the token was refused, and its source gave it again",
-                ),
-                NoToken::Source(error) => LinkEnd::lost(format!("no token: {error}")),
-            })?;
+        let token = self.tokens.for_link(fresh_token).await;
+        let token = token.map_err(|error| match error {
+            NoToken::SameAgain => LinkEnd::of(
+                EndKind::NoOtherToken,
+                "the token was refused, and its source gave it again",
+            ),
+            NoToken::Source(error) => LinkEnd::lost(format!("no token: {error}")),
+        })?;
         let (up, frames) = mpsc::channel(FRAME_QUEUE);
         // Before the call: a proxy may hold headers back until there is a frame.
         up.try_send(hello)
             .map_err(|_| LinkEnd::lost("the stream takes no frame"))?;
-        let request =
-            with_token(ReceiverStream::new(frames), &token).map_err(|status| ended(&status))?;
+        let request = with_token(ReceiverStream::new(frames), &token).map_err(|status| {
+            self.tokens.judged(&token);
+            ended(&status)
+        })?;
         let mut client = self.client();
-        let response = within(OPEN_TIMEOUT, client.converse(request)).await?;
+        let response = timeout(OPEN_TIMEOUT, client.converse(request)).await;
+        let response = response.map_err(|_| LinkEnd::lost("connecting takes too long"))?;
         let refused = |status: &Status| status.code() == Code::Unauthenticated;
         if response.as_ref().map_or_else(refused, |_| true) {
             self.tokens.judged(&token);
@@ -103,7 +104,7 @@ impl Transport {
         loop {
             let mut request = with_token(request.clone(), &token).map_err(call_error)?;
             request.set_timeout(CALL_TIMEOUT);
-            let answer = tokio::time::timeout(CALL_TIMEOUT, call(self.client(), request)).await;
+            let answer = timeout(CALL_TIMEOUT, call(self.client(), request)).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
             match answer {
                 Ok(answer) => return Ok(answer.into_inner()),
@@ -156,12 +157,6 @@ pub(crate) fn ended(status: &Status) -> LinkEnd {
         cause: error.to_string(),
         retry_after: error.retry_after,
     }
-}
-
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, LinkEnd> {
-    tokio::time::timeout(limit, future)
-        .await
-        .map_err(|_| LinkEnd::lost("connecting takes too long"))
 }
 
 fn with_token<T>(message: T, token: &str) -> Result<Request<T>, Status> {

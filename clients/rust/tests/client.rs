@@ -10,12 +10,12 @@
 mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use duologue_client::{
-    CallError, ClientError, Content, Event, FilePersistence, MessagesQuery, Seq, StopReason,
-    TokenError, UserId,
+    CallError, ClientError, Content, Event, FilePersistence, MessagesQuery, Persistence,
+    PersistenceError, Saved, Seq, StopReason, TokenError, UserId,
 };
 use duologue_proto::chat::v1 as wire;
 use duologue_proto::chat::v1::converse_response::Frame as Down;
@@ -144,7 +144,7 @@ async fn a_refused_token_is_replaced_and_a_source_without_another_stops() {
         };
         std::future::ready(Ok::<_, TokenError>(format!("token-{}", number.min(1))))
     };
-    let (_client, mut events) = fake.client().token_source(tokens).start().await.unwrap();
+    let (client, mut events) = fake.client().token_source(tokens).start().await.unwrap();
     let call = fake.call().await;
     assert_eq!(call.token, "token-0");
     call.fail(Status::unauthenticated("expired")).await;
@@ -160,6 +160,97 @@ async fn a_refused_token_is_replaced_and_a_source_without_another_stops() {
     };
     assert!(detail.contains("expired"), "{detail}");
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+    // By then the server may take what it has refused.
+    client.reconnect().await.unwrap();
+    assert_eq!(fake.call().await.token, "token-0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_is_told_of_a_token_that_cannot_be_sent() {
+    let mut fake = Fake::in_memory();
+    let tokens = |refused: bool| {
+        let token = if refused { "a token" } else { "of a file\n" };
+        std::future::ready(Ok::<_, TokenError>(token.to_owned()))
+    };
+    let (_client, _events) = fake.client().token_source(tokens).start().await.unwrap();
+    assert_eq!(fake.call().await.token, "a token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_goes_on_until_a_server_knows_what_was_read() {
+    let mut fake = Fake::in_memory();
+    let (client, mut events) = fake.client().token("t").start().await.unwrap();
+    let (_, call) = fake.session().await;
+    call.deliver(1, "read").await;
+    event(&mut events, text).await;
+    call.fail(Status::unavailable("the node dies")).await;
+    event(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. }).then_some(())
+    })
+    .await;
+    client.mark_read(&bob(), Seq(1)).await.unwrap();
+    let server = async {
+        // One more that dies too, before it has answered.
+        fake.call()
+            .await
+            .fail(Status::unavailable("still away"))
+            .await;
+        let (hello, mut call) = fake.session().await;
+        assert_eq!(hello.cursors[0].read, Some(1));
+        call.send(Down::CursorStored(wire::CursorStored {
+            peer: "bob".into(),
+            cursor: Some(wire::Cursor {
+                delivered: 1,
+                read: 1,
+            }),
+        }))
+        .await;
+        while call.frame().await.is_some() {}
+    };
+    let rest = async { while events.next().await.is_some() {} };
+    let (left, (), ()) = tokio::join!(client.close(), server, rest);
+    assert_eq!(left.unwrap(), 0);
+}
+
+/// Fails from a moment on.
+struct Full(Arc<AtomicBool>);
+
+impl Persistence for Full {
+    fn load(&mut self) -> Result<Option<Saved>, PersistenceError> {
+        Ok(None)
+    }
+
+    fn save(&mut self, _state: &Saved) -> Result<(), PersistenceError> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(PersistenceError::Other("no room".into()));
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_events_is_not_held_up_by_a_store_that_fails() {
+    let mut fake = Fake::in_memory();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let client = fake.client().token("t");
+    let client = client.persistence(Full(Arc::clone(&is_full)));
+    let (client, mut events) = client.start().await.unwrap();
+    let (_, mut call) = fake.session().await;
+    for seq in 1..=1_000 {
+        call.deliver(seq, "unread").await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    is_full.store(true, Ordering::SeqCst);
+    let sent = client.send(&bob(), "not kept").await;
+    assert!(matches!(sent, Err(ClientError::NotSaved(_))));
+    assert!(matches!(client.close().await, Err(ClientError::Closed)));
+    assert!(call.frame().await.is_none(), "the stream is let go");
+    let stopped = event(&mut events, |event| {
+        let persistence = matches!(event, Event::Stopped(StopReason::Persistence { .. }));
+        persistence.then_some(())
+    });
+    stopped.await;
+    assert!(events.next().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use crate::event::{
     Content, Event, Message, Presence, Rejected, Session as Opened, StopReason, Stored, duration,
     time,
 };
-use crate::limits::{MAX_RETRY_AFTER, RESEND_DELAY};
+use crate::limits::{MAX_HEARTBEAT_INTERVAL, MAX_RETRY_AFTER, RESEND_DELAY};
 use crate::outbox::{Pending, Scan, State};
 use crate::saved::SavedMessage;
 
@@ -106,7 +106,7 @@ impl Session {
 
     fn take_limits(&mut self, welcome: &wire::Welcome) {
         if let Some(interval) = duration(welcome.heartbeat_interval).filter(|it| !it.is_zero()) {
-            self.silence = silence_of(interval);
+            self.silence = silence_of(interval.min(MAX_HEARTBEAT_INTERVAL));
         }
         if let Some(limits) = &welcome.limits {
             let max = usize::try_from(limits.max_sends_in_flight).unwrap_or(usize::MAX);

@@ -58,7 +58,7 @@ impl Session {
                 self.emit(Event::Superseded, None);
             }
             EndKind::NoOtherToken => {
-                let detail = std::mem::take(&mut self.refusal);
+                let detail = self.refusal.clone();
                 self.stop(StopReason::Unauthenticated { detail });
             }
             EndKind::Refused => {

@@ -5,7 +5,7 @@ use duologue_proto::chat::v1::converse_response::Frame as Down;
 use super::model::down;
 use super::*;
 use crate::event::{DeferredReason, StopReason, Stored};
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, MAX_HELLO_ITEMS_BYTES};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, MAX_HEARTBEAT_INTERVAL, MAX_HELLO_ITEMS_BYTES};
 use crate::saved::{SavedConversation, SavedMessage};
 
 /// A session of alice that is open, with its first frames taken.
@@ -128,6 +128,47 @@ fn a_superseded_session_does_not_connect_again_by_itself() {
     );
     session.reconnect(NOW);
     connect(&mut session, NOW);
+}
+
+#[test]
+fn who_asks_for_a_connection_need_not_wait_long_for_the_next_try() {
+    let mut session = Session::new(saved(), options()).unwrap();
+    let end = |session: &mut Session, now, dice| {
+        session.tick(at(now));
+        session.saved();
+        let lost = LinkEnd::lost("no network");
+        session.ended(lost, At { dice, ..at(now) });
+        assert!(matches!(events(session)[..], [Event::Disconnected { .. }]));
+    };
+    for failures in 1..20 {
+        end(&mut session, NOW * failures, 0);
+    }
+    session.reconnect(NOW * 20);
+    end(&mut session, NOW * 20, u64::MAX);
+    let next = session.next_deadline(NOW * 20).unwrap();
+    assert!(next <= NOW * 20 + BACKOFF_MIN, "{next:?}");
+}
+
+#[test]
+fn an_absurd_heartbeat_interval_is_not_believed() {
+    let mut session = Session::new(saved(), options()).unwrap();
+    session.tick(at(NOW));
+    session.saved();
+    session.opened(at(NOW));
+    let welcome = wire::Welcome {
+        user: "alice".into(),
+        history_id: "h-1".into(),
+        heartbeat_interval: Some(prost_types::Duration {
+            seconds: i64::MAX,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    session.frame(down(Down::Welcome(welcome)), at(NOW));
+    session.saved();
+    events(&mut session);
+    let silent = session.next_deadline(NOW).unwrap();
+    assert!(silent <= NOW + MAX_HEARTBEAT_INTERVAL * SILENT_HEARTBEATS);
 }
 
 #[test]
