@@ -115,6 +115,8 @@ export type Event =
   | { type: "stored"; messageId: MessageId; peer: UserId; seq: Seq; acceptedAt: Date; duplicate: boolean }
   /** A message of this device is refused for good; it has left the outbox. */
   | { type: "rejected"; messageId: MessageId; peer: UserId; text: string; reason: RejectedReason; field: string; detail: string }
+  /** A message of this device was given up, in whichever tab; it has left the outbox. */
+  | { type: "abandoned"; messageId: MessageId; peer: UserId }
   /** A message of this device is not settled yet; it is sent again. */
   | { type: "deferred"; messageId: MessageId; peer: UserId; reason: string }
   /** Everything up to here has reached the peer, or was read by them. */

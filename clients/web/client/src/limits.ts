@@ -54,6 +54,8 @@ export const WEBSOCKET_TRIES = 3;
 
 /** Messages asked for at once when looking through a conversation. */
 export const SCAN_PAGE = 200;
+/** They must come within this time, with two tokens and two tries at most. */
+export const SCAN_TIMEOUT_MS = 40_000;
 
 /** The contract: the longest text, in bytes of UTF-8. */
 export const MAX_TEXT_BYTES = 8_192;

@@ -99,10 +99,13 @@ export class Session {
   /** Gives a message up. Returns the mark of the save after which it is gone. */
   abandon(id: MessageId): number {
     const { outbox, saves } = this.#core;
+    const peer = outbox.find(id)?.peer;
     const tell = outbox.abandon(id);
-    if (tell === undefined) return saves.done;
+    if (tell === undefined || peer === undefined) return saves.done;
     if (tell) this.#core.abandonOnServer(id);
-    return saves.need();
+    const mark = saves.need();
+    this.#core.emit({ type: "abandoned", messageId: id, peer }, undefined, mark);
+    return mark;
   }
 
   /** Moves the user's read cursor; false if it does not move. */
@@ -117,6 +120,8 @@ export class Session {
     const { kind } = this.#core.phase;
     if (kind === "opening" || kind === "open") return;
     this.#core.backoff.reset();
+    // The server may be of another mind by now.
+    if (this.isStopped) this.#core.freshToken = false;
     this.#core.setPhase({ kind: "waiting", until: at.now, retryAt: at.wall, cause: "" });
   }
 

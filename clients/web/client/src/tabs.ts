@@ -129,7 +129,7 @@ class TabClient implements Client {
   async abandon(id: MessageId): Promise<void> {
     this.#mustBeOpen();
     this.#follower.forget(id);
-    if (this.#owner) await this.#owner.abandon(id);
+    if (this.#owner) await this.#owner.client.abandon(id);
     else await this.#follower.ask({ kind: "abandon", id });
     this.#view.gone(id);
   }
@@ -225,7 +225,7 @@ class TabClient implements Client {
     }
     for (const { peer, seq } of this.#follower.takeReads()) owner.markRead(peer, seq);
     for (const { ask, resolve, reject } of questions) {
-      if (ask.kind === "abandon") owner.abandon(ask.id).then(resolve, reject);
+      if (ask.kind === "abandon") owner.client.abandon(ask.id).then(resolve, reject);
     }
   }
 
@@ -301,9 +301,6 @@ class TabClient implements Client {
         return this.#follower.askAgain();
       case "event":
         return void this.#show(told.event);
-      case "gone":
-        this.#follower.forget(told.id);
-        return this.#view.gone(told.id);
       case "snapshot":
         return this.#join(told.snapshot);
       case "kept":

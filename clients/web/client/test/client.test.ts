@@ -8,7 +8,7 @@ import { IDBFactory } from "fake-indexeddb";
 import type { ClientOptions, ClientStore, Event } from "../src/api.ts";
 import { type DirectClient, openDirect } from "../src/client.ts";
 import { DuologueError } from "../src/errors.ts";
-import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_SLACK_MS, OPEN_TIMEOUT_MS } from "../src/limits.ts";
+import { HEARTBEAT_INTERVAL_MS, HEARTBEAT_SLACK_MS, OPEN_TIMEOUT_MS, SCAN_TIMEOUT_MS } from "../src/limits.ts";
 import { IndexedDbStore } from "../src/store/indexedDb.ts";
 import { MemoryStore } from "../src/store/memory.ts";
 import { Clock, environmentOf, settle } from "./support/clock.ts";
@@ -219,6 +219,27 @@ test("a store that fails, or hangs, is not asked again without end", async () =>
   }
 });
 
+test("a look through a conversation that never ends holds nothing back for good", async () => {
+  network.isDown = true;
+  let hangs = 0;
+  const { chat } = network;
+  const listMessages: typeof chat.listMessages = (request) => {
+    hangs += 1;
+    return hangs === 1 ? new Promise(() => undefined) : chat.listMessages(request);
+  };
+  const parts = { environment: environmentOf(clock), transport: network, chat: { ...chat, listMessages } };
+  const client = await openDirect(OPTIONS, parts);
+  client.on(() => undefined);
+  const { messageId } = await client.send("bob", "from a tunnel");
+  for (let count = 0; count < 300; count += 1) network.server.otherSends("bob", "bob");
+  network.isDown = false;
+  await clock.pass(10_000);
+  assert.deepEqual([hangs, network.server.ownIds("bob")], [1, []], "it is looked for first");
+  await clock.pass(SCAN_TIMEOUT_MS);
+  assert.ok(hangs > 1);
+  assert.deepEqual(network.server.ownIds("bob"), [messageId]);
+});
+
 test("a link that does not open in time is dropped", async () => {
   const dropped: number[] = [];
   const open_ = network.open;
@@ -265,5 +286,5 @@ test("the same token refused twice stops the client; a new one goes on", async (
   client.reconnect();
   await clock.pass(1_000);
   assert.equal(client.state.kind, "connected");
-  assert.deepEqual(asked, [false, true, true]);
+  assert.deepEqual(asked, [false, true, false], "by then the server may take what it has refused");
 });

@@ -92,6 +92,8 @@ test("a follower's pending messages are those of the owner; either gives them up
   await follower.client.abandon(messageId);
   await settle();
   assert.deepEqual([owner.client.pending(), follower.client.pending()], [[], []]);
+  const gone = ({ events }: Opened) => events.flatMap((event) => (event.type === "abandoned" ? [event.messageId] : []));
+  assert.deepEqual([gone(owner), gone(follower)], [[messageId], [messageId]], "both pages take it off the screen");
 });
 
 test("when the owner is closed or killed, the next tab takes over at once", async () => {

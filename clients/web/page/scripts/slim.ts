@@ -6,6 +6,8 @@
  *   it is reached nevertheless;
  * - of the messages that describe descriptors, those that generated code never holds
  *   have no fields, and of options those that it reads are left;
+ * - defaults that are what a field is without one are left out, and with them the
+ *   reading of defaults;
  * - descriptors stand as text and not as base64, which no compressor can shrink.
  *
  * Anything else than what is expected here ends the build: a newer runtime is looked
@@ -15,9 +17,11 @@ import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import type { Plugin } from "esbuild";
 
-const JSON_CODECS: Record<string, string[]> = {
+/** Modules that nothing of the page reaches, and what they export. */
+const UNREACHED: Record<string, string[]> = {
   "from-json.js": ["enumFromJson", "fromJson", "fromJsonString", "isEnumJson", "mergeFromJson", "mergeFromJsonString"],
   "to-json.js": ["enumToJson", "toJson", "toJsonString"],
+  "text-format.js": ["parseTextFormatEnumValue", "parseTextFormatScalarValue"],
 };
 
 /** They describe source text, generators and extensions. */
@@ -26,11 +30,11 @@ const UNUSED_DESCRIPTORS = ["ExtensionRangeOptions", "UninterpretedOption", "Fea
 export const slim: Plugin = {
   name: "slim",
   setup(build) {
-    build.onLoad({ filter: /@bufbuild[\\/]protobuf[\\/]dist[\\/]esm[\\/](from|to)-json\.js$/ }, async ({ path }) => {
-      const names = JSON_CODECS[basename(path)] ?? [];
+    build.onLoad({ filter: /@bufbuild[\\/]protobuf[\\/]dist[\\/]esm[\\/](.*-json|wire[\\/]text-format)\.js$/ }, async ({ path }) => {
+      const names = UNREACHED[basename(path)] ?? [];
       const exported = [...(await readFile(path, "utf8")).matchAll(/^export function (\w+)/gm)].map((match) => match[1]).sort();
       if (exported.join() !== names.join()) throw new Error(`${basename(path)} exports other functions: ${exported.join()}`);
-      return { contents: `const never=()=>{throw new Error("no JSON here")};export{${names.map((name) => `never as ${name}`).join()}}`, loader: "js" };
+      return { contents: `const never=()=>{throw new Error("left out")};export{${names.map((name) => `never as ${name}`).join()}}`, loader: "js" };
     });
     build.onLoad({ filter: /@bufbuild[\\/]protobuf[\\/].*[\\/]descriptor_pb\.js$/ }, async ({ path }) => ({
       contents: withoutUnused(await readFile(path, "utf8")), loader: "js",
@@ -52,9 +56,9 @@ const OPTIONS_READ: Record<string, string[]> = {
 
 interface Described {
   name: string;
-  field?: { name: string; typeName?: string }[];
+  field?: { name: string; typeName?: string; defaultValue?: string }[];
   nestedType?: Described[];
-  enumType?: { name: string }[];
+  enumType?: { name: string; value: { name: string }[] }[];
 }
 
 function withoutUnused(source: string): string {
@@ -64,6 +68,8 @@ function withoutUnused(source: string): string {
   const found = file.messageType.filter((message) => UNUSED_DESCRIPTORS.includes(message.name));
   if (found.length !== UNUSED_DESCRIPTORS.length) throw new Error("a descriptor that would be left out is not there");
   for (const message of found) strip(message);
+  const enums = enumsOf(file, ".google.protobuf");
+  for (const message of file.messageType) dropDefaults(message, enums);
   for (const [name, read] of Object.entries(OPTIONS_READ)) {
     const options = file.messageType.find((message) => message.name === name);
     const kept = options?.field?.filter((field) => read.includes(field.name));
@@ -73,7 +79,25 @@ function withoutUnused(source: string): string {
     const isUsed = (it: { name: string }) => kept.some(({ typeName }) => typeName?.endsWith(`.${it.name}`));
     if (options.enumType !== undefined) options.enumType = options.enumType.filter(isUsed);
   }
-  return source.replace(literal, () => JSON.stringify(file));
+  const slimmed = JSON.stringify(file);
+  if (slimmed.includes("defaultValue")) throw new Error("a default would have to be read");
+  return source.replace(literal, () => slimmed);
+}
+
+/** The first value of each enum, by the enum's full name. */
+function enumsOf({ enumType = [], nestedType = [], messageType = [] }: Partial<Described> & { messageType?: Described[] }, within: string): Map<string, string> {
+  const own = enumType.map(({ name, value }): [string, string] => [`${within}.${name}`, value[0]?.name ?? ""]);
+  const nested = [...messageType, ...nestedType].flatMap((message) => [...enumsOf(message, `${within}.${message.name}`)]);
+  return new Map([...own, ...nested]);
+}
+
+/** Of what is read: another default than that of its type would be missed. */
+function dropDefaults(message: Described, enums: Map<string, string>): void {
+  for (const field of message.field ?? []) {
+    const usual = field.typeName === undefined ? "false" : enums.get(field.typeName);
+    if (field.defaultValue === usual) delete field.defaultValue;
+  }
+  for (const nested of message.nestedType ?? []) dropDefaults(nested, enums);
 }
 
 function strip(message: Described): void {

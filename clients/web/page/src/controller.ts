@@ -13,6 +13,7 @@ import type { Outgoing, State } from "./model/types.ts";
 const PAGE = 60;
 /** How many read messages are fetched above the first unread one. */
 const BEFORE_UNREAD = 20n;
+const ONLINE_RETRY_MS = 5_000;
 
 export class Controller {
   state: State;
@@ -21,6 +22,7 @@ export class Controller {
   private readonly stopListening: () => void;
   private listing: Promise<void> | null = null;
   private locals = 0;
+  private askAgain: ReturnType<typeof setTimeout> | undefined;
   private ended = false;
 
   constructor(readonly client: Client, skewMs: number) {
@@ -88,7 +90,8 @@ export class Controller {
   discard(item: Outgoing): void {
     this.dispatch({ type: "dropped", peer: item.peer, messageId: item.messageId });
     this.saveFailures();
-    if (item.status.kind === "waiting") void this.client.abandon(item.messageId).catch(() => undefined);
+    if (item.status.kind === "failed") return;
+    void this.client.abandon(item.messageId).catch(() => this.dispatch({ type: "written", item }));
   }
 
   seen(peer: UserId, seq: Seq): void {
@@ -136,7 +139,11 @@ export class Controller {
         if (pageToken === undefined) return;
       }
     } catch {
-      // Presence cannot be known now. What is shown stays; events go on.
+      // Presence cannot be known now. What is shown stays; events go on, but of who is
+      // online already there is none.
+      clearTimeout(this.askAgain);
+      const { connection } = this.state;
+      if (!this.ended && connection.kind === "connected") this.askAgain = setTimeout(() => void this.readOnline(), ONLINE_RETRY_MS);
     }
   }
 
@@ -151,13 +158,16 @@ export class Controller {
   private onEvent(event: Event): void {
     this.dispatch({ type: "event", event, deviceNow: Date.now() });
     if (event.type === "caught-up") this.refresh();
+    // Said to a tab that follows anew, without a catch-up of its own.
+    if (event.type === "presence-reset" && this.state.connection.kind === "connected") void this.readOnline();
     if (event.type === "rejected") this.saveFailures();
     if (event.type === "history-changed" && this.state.open !== null) void this.readFirst(this.state.open);
   }
 
   private async readFirst(peer: UserId): Promise<void> {
     // Where to begin depends on what is unread, which the list knows.
-    if (!this.state.listLoaded) await this.readList(undefined);
+    const known = this.state.chats.get(peer)?.own.delivered ?? 0n;
+    if (!this.state.listLoaded || known === 0n) await this.readList(undefined);
     const chat = this.state.chats.get(peer);
     const unread = chat === undefined ? null : firstUnread(chat);
     if (chat !== undefined && unread !== null && chat.head - unread > BigInt(PAGE)) await this.readAround(peer, unread);
@@ -231,12 +241,13 @@ export class Controller {
 
 function failureFrom(value: unknown): Outgoing[] {
   if (typeof value !== "object" || value === null) return [];
-  const { messageId, peer, text, status } = value as Record<string, unknown>;
+  const { messageId, peer, text, status, writtenAt } = value as Record<string, unknown>;
   if (typeof messageId !== "string" || typeof peer !== "string" || typeof text !== "string") return [];
   const detail = typeof status === "object" && status !== null && "detail" in status ? String(status.detail) : "";
   // An id of its own: those that the page made up are counted from the start.
   const id = messageId.startsWith("local:") ? `kept:${messageId}:${text.length}` : messageId;
-  return [{ messageId: id, peer, text, writtenAt: new Date(), status: { kind: "failed", detail } }];
+  const written = new Date(String(writtenAt));
+  return [{ messageId: id, peer, text, writtenAt: Number.isNaN(written.getTime()) ? new Date() : written, status: { kind: "failed", detail } }];
 }
 
 function messageOf(error: unknown): string {

@@ -88,7 +88,7 @@ export class Follower {
   }
 
   note(event: Event): void {
-    if (event.type === "stored" || event.type === "rejected") this.#written.delete(event.messageId);
+    if (event.type === "stored" || event.type === "rejected" || event.type === "abandoned") this.#written.delete(event.messageId);
     if (event.type === "own-cursor" && (this.#reads.get(event.peer) ?? 0n) <= event.read) this.#reads.delete(event.peer);
     if (event.type !== "history-changed") return;
     this.#reads.clear();

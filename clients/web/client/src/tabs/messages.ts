@@ -22,7 +22,6 @@ export type Told =
   | { readonly kind: "owner" }
   | { readonly kind: "alive" }
   | { readonly kind: "event"; readonly event: Event }
-  | { readonly kind: "gone"; readonly id: MessageId }
   | { readonly kind: "snapshot"; readonly to: string; readonly snapshot: Snapshot }
   | { readonly kind: "kept"; readonly to: string; readonly request: number; readonly afterSeq: Seq }
   | { readonly kind: "done"; readonly to: string; readonly request: number }

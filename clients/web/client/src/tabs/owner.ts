@@ -57,11 +57,6 @@ export class Owner {
     }
   }
 
-  async abandon(id: MessageId): Promise<void> {
-    await this.client.abandon(id);
-    this.#tell({ kind: "gone", id });
-  }
-
   /** Another tab asks. */
   answer(to: string, ask: Ask): void {
     switch (ask.kind) {
@@ -80,7 +75,7 @@ export class Owner {
         });
       case "abandon":
         return this.#reply(to, ask.request, async () => {
-          await this.abandon(ask.id);
+          await this.client.abandon(ask.id);
           return { kind: "done", to, request: ask.request };
         });
     }

@@ -85,6 +85,7 @@ export class View {
         this.#exists(event.peer, event.seq);
         break;
       case "rejected":
+      case "abandoned":
         this.#pending.delete(event.messageId);
         break;
       case "message":

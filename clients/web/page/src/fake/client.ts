@@ -16,6 +16,10 @@ export class FakeClient implements Client {
   rejectSends: string | null = null;
   /** The next sends are put off. */
   deferSends = false;
+  /** Conversations in a page of the list. */
+  listPage = 50;
+  /** Calls of `abandon`, as they came. */
+  readonly abandoned: string[] = [];
   /** Calls of `markRead`, as they came. */
   readonly reads: { peer: UserId; seq: Seq }[] = [];
   private readonly listeners = new Set<(event: Event) => void>();
@@ -101,8 +105,10 @@ export class FakeClient implements Client {
   }
 
   async abandon(messageId: string): Promise<void> {
+    this.abandoned.push(messageId);
     const at = this.outbox.findIndex((message) => message.messageId === messageId);
-    if (at >= 0) this.outbox.splice(at, 1);
+    const [message] = at < 0 ? [] : this.outbox.splice(at, 1);
+    if (message !== undefined) this.emit({ type: "abandoned", messageId, peer: message.peer });
   }
 
   pending(peer?: UserId): PendingMessage[] {
@@ -130,7 +136,7 @@ export class FakeClient implements Client {
 
   async conversations(query: PageQuery = {}): Promise<Page<Conversation>> {
     await this.answer();
-    return paged(this.data.conversations(this.user), query, 50);
+    return paged(this.data.conversations(this.user), query, this.listPage);
   }
 
   async messages(peer: UserId, query: MessagesQuery = {}): Promise<Page<Message> & { head: Seq }> {

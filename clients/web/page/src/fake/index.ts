@@ -15,6 +15,7 @@ export async function openShared(options: ClientOptions): Promise<Client> {
   const scene = new URLSearchParams(location.search).get("scene") ?? "default";
   const client = new FakeClient(options.user, seed(options.user, scene));
   globalThis.duologueFake = client;
+  if (scene === "short") client.listPage = 2;
   client.connectSoon(scene === "slow" ? 1500 : 30);
   return client;
 }

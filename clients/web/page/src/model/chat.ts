@@ -40,7 +40,8 @@ export function listed(chat: Chat, conversation: Conversation, me: UserId): Chat
   const { head } = conversation;
   const own = ahead(chat.own, conversation.own);
   const beyond = foreign(chat, me, own.read > head ? own.read : head, chat.head);
-  const unread = own.read >= head ? 0 : Number(conversation.unread);
+  // The server may not know yet how far the user has read here.
+  const unread = own.read >= head ? 0 : Math.min(Number(conversation.unread), Number(head - own.read));
   const newer = head >= chat.head;
   return {
     ...chat,

@@ -141,6 +141,8 @@ function onEvent(state: State, event: Event, deviceNow: number): State {
       const item: Outgoing = { messageId, peer, text, writtenAt: new Date(deviceNow), status: { kind: "failed", detail } };
       return withChat(state, peer, (chat) => failed(chat, item));
     }
+    case "abandoned":
+      return withChat(state, event.peer, (chat) => chats.without(chat, event.messageId));
     case "deferred":
       return withChat(state, event.peer, (chat) =>
         chats.setStatus(chat, event.messageId, { kind: "waiting", reason: event.reason }));

@@ -23,7 +23,8 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
   const toSearch = useRef(false);
   useTick(60_000);
 
-  useEffect(() => controller.onChange(() => setState(controller.state)), [controller]);
+  // Before anything else happens: between rendering and subscribing nothing is heard.
+  useLayoutEffect(() => controller.onChange(() => setState(controller.state)), [controller]);
   useEffect(() => {
     const follow = (): void => controller.open(peerInAddress());
     follow();

@@ -5,6 +5,7 @@ import type { UserId } from "../api.ts";
 import { bytesOf } from "../model/lists.ts";
 import { isolated } from "../model/words.ts";
 import { Icon } from "./icons.tsx";
+import { isComposing } from "./parts.tsx";
 
 interface Props {
   peer: UserId;
@@ -43,7 +44,7 @@ export function Composer(props: Props): JSX.Element {
     area.current?.focus();
   };
   const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
     event.preventDefault();
     send();
   };

@@ -60,6 +60,7 @@ export class Messages extends Component<Props, Local> {
       this.resize.observe(current);
     }
     window.addEventListener("focus", this.schedule);
+    window.addEventListener("blur", this.away);
     document.addEventListener("visibilitychange", this.schedule);
     if (this.state.span !== null) this.settle(true);
   }
@@ -68,6 +69,7 @@ export class Messages extends Component<Props, Local> {
     this.resize?.disconnect();
     cancelAnimationFrame(this.frame);
     window.removeEventListener("focus", this.schedule);
+    window.removeEventListener("blur", this.away);
     document.removeEventListener("visibilitychange", this.schedule);
   }
 
@@ -158,6 +160,9 @@ export class Messages extends Component<Props, Local> {
     if (seq !== null) controller.seen(chat.peer, seq);
   }
 
+  /** A hidden page draws no frame, in which it would notice that nobody looks. */
+  private readonly away = (): void => this.props.controller.dispatch({ type: "attentive", attentive: false });
+
   private unreadAbove(scroller: HTMLElement, span: Span): boolean {
     const { chat, state } = this.props;
     if (chat.unreadFrom === null || this.sawUnread) return false;
@@ -198,8 +203,14 @@ export class Messages extends Component<Props, Local> {
   };
 
   private readonly actions: RowActions = {
-    retry: (item) => this.props.controller.retry(item),
-    discard: (item) => this.props.controller.discard(item),
+    retry: (item) => {
+      this.props.controller.retry(item);
+      this.scroller.current?.focus();
+    },
+    discard: (item) => {
+      this.props.controller.discard(item);
+      this.scroller.current?.focus();
+    },
     edit: (item) => this.props.onEdit(item),
     readOlder: () => void this.props.controller.readOlder(this.props.chat.peer),
     readGap: (after, before) => void this.props.controller.readGap(this.props.chat.peer, after, before, "older"),

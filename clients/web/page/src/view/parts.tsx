@@ -52,3 +52,8 @@ function target(key: string, at: number, count: number): number | null {
       return null;
   }
 }
+
+/** Whether a key belongs to an input method. Safari sends the last one after its end. */
+export function isComposing(event: KeyboardEvent): boolean {
+  return event.isComposing || event.keyCode === 229;
+}

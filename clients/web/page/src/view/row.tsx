@@ -47,7 +47,7 @@ export function RowView({ row, now, skewMs, loading, actions }: Props): JSX.Elem
       );
     }
     case "outgoing":
-      return <OutgoingRow row={row} skewMs={skewMs} actions={actions} />;
+      return <OutgoingRow row={row} now={now} skewMs={skewMs} actions={actions} />;
   }
 }
 
@@ -75,8 +75,12 @@ function Bubble({ text, children }: { text: string | null; children: ComponentCh
   );
 }
 
-function OutgoingRow({ row, skewMs, actions }: { row: Row & { kind: "outgoing" }; skewMs: number; actions: RowActions }): JSX.Element {
+/** What is not sent by then may be given up. */
+const SENDING_MS = 10_000;
+
+function OutgoingRow({ row, now, skewMs, actions }: Omit<Props, "row" | "loading"> & { row: Row & { kind: "outgoing" } }): JSX.Element {
   const { item, mark } = row;
+  const { status } = item;
   const written = item.status.kind === "stored" ? item.status.acceptedAt : new Date(item.writtenAt.getTime() + skewMs);
   return (
     <li class={`row own${row.first ? " first" : ""}${mark === "failed" ? " failed" : ""}`} data-key={row.key}>
@@ -93,12 +97,17 @@ function OutgoingRow({ row, skewMs, actions }: { row: Row & { kind: "outgoing" }
           <button type="button" class="link" onClick={() => actions.discard(item)}>Delete</button>
         </div>
       )}
-      {item.status.kind === "waiting" && (
+      {(status.kind === "waiting" || (isKept(item) && now.getTime() - written.getTime() > SENDING_MS)) && (
         <div class="row-actions" role="group" aria-label="Waiting">
-          <span>The server asked to wait ({item.status.reason}).</span>
+          <span>{status.kind === "waiting" ? `The server asked to wait (${status.reason}).` : "Not sent yet."}</span>
           <button type="button" class="link" onClick={() => actions.discard(item)}>Give up</button>
         </div>
       )}
     </li>
   );
+}
+
+/** In the outbox, and not only on the screen. */
+function isKept({ messageId, status }: Outgoing): boolean {
+  return status.kind === "sending" && !messageId.startsWith("local:");
 }

@@ -7,7 +7,7 @@ import { conversationsOf, find, onlineCount, peopleOf } from "../model/lists.ts"
 import type { State } from "../model/types.ts";
 import { Icon } from "./icons.tsx";
 import { ConversationItem, FreshItem, PersonItem } from "./items.tsx";
-import { Avatar, moveInList, Name } from "./parts.tsx";
+import { Avatar, isComposing, moveInList, Name } from "./parts.tsx";
 
 type Tab = "chats" | "people";
 
@@ -25,8 +25,7 @@ const PEOPLE_EVERY_MS = 20_000;
 export function Sidebar({ state, controller, search, onOpen, onSignOut }: Props): JSX.Element {
   const [typed, setTyped] = useState("");
   const [chosen, setTab] = useState<Tab | null>(null);
-  const chats = conversationsOf(state);
-  const tab = chosen ?? (state.listLoaded && chats.length === 0 ? "people" : "chats");
+  const tab = chosen ?? (isEmpty(state) ? "people" : "chats");
   const showsPeople = tab === "people" || typed !== "";
   useEffect(() => {
     if (!showsPeople) return;
@@ -76,7 +75,7 @@ function SearchBox({ state, typed, input, onType, onOpen }: SearchProps): JSX.El
     } else if (event.key === "ArrowDown") {
       event.preventDefault();
       document.querySelector<HTMLElement>(".list [data-item]")?.focus();
-    } else if (event.key === "Enter" && !event.isComposing) {
+    } else if (event.key === "Enter" && !isComposing(event)) {
       event.preventDefault();
       const { people, fresh } = find(state, typed);
       const first = people[0]?.user ?? fresh;
@@ -140,13 +139,21 @@ function Conversations({ state, controller, onOpen }: ListProps): JSX.Element {
       </ul>
       {chats.length === 0 && <ListNote state={state} controller={controller} />}
       {chats.length > 0 && state.list === "failed" && <ListFailed controller={controller} />}
+      {state.list === "idle" && state.listNext !== undefined && (
+        <p class="list-note"><button type="button" class="link" onClick={() => void controller.moreConversations()}>More</button></p>
+      )}
     </div>
   );
 }
 
+/** Nothing is there, and no further page may hold something. */
+function isEmpty(state: State): boolean {
+  return state.listLoaded && state.listNext === undefined && conversationsOf(state).length === 0;
+}
+
 function ListNote({ state, controller }: { state: State; controller: Controller }): JSX.Element {
   if (state.list === "failed") return <ListFailed controller={controller} />;
-  return <p class="list-note">{state.listLoaded ? "No conversations yet. Find somebody under People, or type a name above." : "Loading…"}</p>;
+  return <p class="list-note">{isEmpty(state) ? "No conversations yet. Find somebody under People, or type a name above." : "Loading…"}</p>;
 }
 
 function ListFailed({ controller }: { controller: Controller }): JSX.Element {

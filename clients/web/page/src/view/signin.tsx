@@ -64,7 +64,7 @@ function NameForm({ problem, busy, onAccount }: Props): JSX.Element {
   );
 }
 
-function TokenForm({ problem, onAccount }: Props): JSX.Element {
+function TokenForm({ problem, busy, onAccount }: Props): JSX.Element {
   const [token, setToken] = useState("");
   const [wrong, setWrong] = useState<string | null>(null);
   useEffect(() => setWrong(problem), [problem]);
@@ -86,7 +86,7 @@ function TokenForm({ problem, onAccount }: Props): JSX.Element {
           aria-describedby={wrong === null ? undefined : "token-problem"} onInput={(event) => setToken(event.currentTarget.value)}
         />
         {wrong !== null && <p class="problem" id="token-problem" role="alert">{wrong}</p>}
-        <button type="submit" class="primary" disabled={token.trim() === ""}>Sign in</button>
+        <button type="submit" class="primary" disabled={busy || token.trim() === ""}>Sign in</button>
       </details>
       <details>
         <summary>For developers of the application</summary>

@@ -82,6 +82,67 @@ test("a refused message can be tried again, edited and deleted, and outlives a r
   await close();
 });
 
+test("a message that is not sent for a while can be given up", async () => {
+  const { page, close } = await openPage(here);
+  await signIn(page);
+  await openChat(page, "jonas");
+  await page.evaluate(() => {
+    const message = { messageId: "own-old", peer: "jonas", text: "from a tunnel", writtenAt: new Date(Date.now() - 60_000) };
+    globalThis.duologueFake?.emit({ type: "pending", message });
+  });
+  await page.getByRole("button", { name: "Give up" }).click();
+  await page.locator(".text", { hasText: "from a tunnel" }).waitFor({ state: "detached" });
+  assert.deepEqual(await page.evaluate(() => globalThis.duologueFake?.abandoned), ["own-old"]);
+  await close();
+});
+
+test("conversations that a short page left out can be had, and open where the user was", async () => {
+  const { page, close } = await openPage(here, {}, "/?scene=short");
+  await signIn(page);
+  await page.locator(".list [data-peer]").nth(1).waitFor();
+  await page.evaluate(() => globalThis.duologueFake?.receive("lena", "news"));
+  await openChat(page, "lena");
+  assert.equal(await page.locator(".row-unread + li").getAttribute("data-seq"), "8");
+  const more = page.getByRole("button", { name: "More", exact: true });
+  for (const count of [4, 6]) {
+    await more.click();
+    await page.locator(".list [data-peer]").nth(count - 1).waitFor();
+  }
+  await more.waitFor({ state: "detached" });
+  await close();
+});
+
+test("who is online is asked for again if it could not be known", async () => {
+  const { page, close } = await openPage(here);
+  await signIn(page);
+  const here_ = page.locator('[data-peer="jonas"] .sr', { hasText: "online" });
+  await here_.waitFor({ state: "attached" });
+  await page.evaluate(() => {
+    const fake = globalThis.duologueFake;
+    if (fake === undefined) return;
+    fake.setState({ kind: "catching-up" });
+    fake.failCalls = 2;
+    fake.setState({ kind: "connected" });
+    fake.emit({ type: "caught-up" });
+  });
+  await here_.waitFor({ state: "detached" });
+  await here_.waitFor({ state: "attached" });
+  await close();
+});
+
+test("what comes while nobody looks is divided from what was seen", async () => {
+  const { page, close } = await openPage(here);
+  await signIn(page);
+  await openChat(page, "jonas");
+  await page.locator(".row-unread").waitFor({ state: "detached" });
+  await page.evaluate(() => {
+    dispatchEvent(new Event("blur"));
+    globalThis.duologueFake?.receive("jonas", "are you there?");
+  });
+  await page.locator(".row-unread + li", { hasText: "are you there?" }).waitFor();
+  await close();
+});
+
 test("marks go from sending over stored and delivered to read", async () => {
   const { page, close } = await openPage(here);
   await signIn(page);

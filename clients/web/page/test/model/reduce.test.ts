@@ -36,6 +36,16 @@ test("reading up to a place leaves what lies after it", () => {
   assert.equal(chatOf(late).own.read, 11n, "a cursor does not go back");
 });
 
+test("what was read here is not unread again because the server does not know yet", () => {
+  const state = after(listed(100, 80, 20), { type: "seen", peer: "bob", seq: 60n }, listed(100, 80, 20));
+  assert.equal(chatOf(state).unread, 40);
+});
+
+test("a message that another tab gave up leaves the screen", () => {
+  const state = after(sent("x", "hi"), event({ type: "abandoned", messageId: "x", peer: "bob" }));
+  assert.deepEqual(chatOf(state).outgoing, []);
+});
+
 test("history and live messages meet, in any order", () => {
   const state = after(live(101), live(102), page(41, 100, 102), live(103), page(1, 40, 103), page(90, 103));
   assert.deepEqual(seqs(chatOf(state).messages), seqs(messages(1, 103)));
