@@ -3,8 +3,8 @@
 //! Every turn: take commands, let time pass, save if the session must, make the
 //! link the wanted one, then wait for whatever comes first.
 
-use std::future::Future;
-use std::pin::Pin;
+mod step;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use duologue_proto::chat::v1 as wire;
 use duologue_proto::ids::{MessageId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tonic::Streaming;
 
+use self::step::{BoxFuture, Down, Page, Step, next_page, reserve, sleep_until};
 use crate::environment::{Environment, random_number};
 use crate::error::ClientError;
 use crate::event::{Event, StopReason};
@@ -21,7 +21,7 @@ use crate::limits::{CLOSE_TIMEOUT, COMMAND_BATCH, SCAN_PAGE};
 use crate::outbox::Scan;
 use crate::persistence::{Persistence, PersistenceError};
 use crate::session::{At, LinkEnd, NotTaken, Session};
-use crate::transport::{Link, Transport, ended};
+use crate::transport::Transport;
 
 /// What the application asks for.
 pub(crate) enum Command {
@@ -41,9 +41,6 @@ pub(crate) enum Command {
     /// Answered with how many messages are not settled.
     Close(oneshot::Sender<usize>),
 }
-
-type Page = Option<wire::ListMessagesResponse>;
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Everything that the task owns.
 pub(crate) struct Driver {
@@ -71,12 +68,6 @@ pub(crate) struct Work {
     closing: Option<Closing>,
 }
 
-enum Down {
-    None,
-    Opening(BoxFuture<Result<Link, LinkEnd>>),
-    Open(Box<Streaming<wire::ConverseResponse>>),
-}
-
 struct Closing {
     reply: oneshot::Sender<usize>,
     deadline: Instant,
@@ -84,22 +75,6 @@ struct Closing {
     half_closed: bool,
     /// The server has answered everything and ended the stream.
     done: bool,
-}
-
-/// What comes first.
-enum Step {
-    /// Nobody reads events any longer.
-    Unread,
-    HandedOver,
-    /// An event or a frame went out, or time has passed.
-    Again,
-    /// The stream takes no more frames; its end is about to come.
-    UpClosed,
-    Opened(Result<Link, LinkEnd>),
-    Received(Result<wire::ConverseResponse, LinkEnd>),
-    Scanned(Scan, Page),
-    /// None: every handle is gone.
-    Command(Option<Command>),
 }
 
 impl Work {
@@ -217,6 +192,7 @@ impl Driver {
             }
             Step::Opened(Err(end)) | Step::Received(Err(end)) => self.link_ended(end, at),
             Step::Received(Ok(frame)) => self.session.frame(frame, at),
+            Step::StreamEnded => self.stream_ended(at),
             Step::Scanned(scan, page) => self.session.scanned(&scan, page, at),
             Step::Command(Some(command)) => self.command(command),
             // Events are still wanted.
@@ -333,17 +309,18 @@ impl Driver {
     fn link_ended(&mut self, end: LinkEnd, at: At) {
         self.work.up = None;
         self.work.down = Down::None;
+        if let Some(closing) = &mut self.work.closing {
+            // It broke before the last answer.
+            closing.half_closed = false;
+        }
+        self.session.ended(end, at);
+    }
+
+    /// The server has nothing more to say: at a close that is the last answer.
+    fn stream_ended(&mut self, at: At) {
         match &mut self.work.closing {
-            Some(closing) if closing.half_closed && self.session.is_confirmed() => {
-                closing.done = true;
-            }
-            closing => {
-                // It broke before the last answer.
-                if let Some(closing) = closing {
-                    closing.half_closed = false;
-                }
-                self.session.ended(end, at);
-            }
+            Some(closing) if closing.half_closed => closing.done = true,
+            Some(_) | None => self.link_ended(LinkEnd::lost("the server ended the stream"), at),
         }
     }
 
@@ -410,45 +387,5 @@ impl Driver {
         let session = session.and_then(|due| self.work.started.checked_add(due));
         let closing = self.work.closing.as_ref().map(|closing| closing.deadline);
         [session, closing].into_iter().flatten().min()
-    }
-}
-
-impl Down {
-    async fn next(&mut self) -> Step {
-        match self {
-            Self::None => std::future::pending().await,
-            Self::Opening(opening) => Step::Opened(opening.await),
-            Self::Open(down) => Step::Received(match down.message().await {
-                Ok(Some(frame)) => Ok(frame),
-                Ok(None) => Err(LinkEnd::lost("the server ended the stream")),
-                Err(status) => Err(ended(&status)),
-            }),
-        }
-    }
-}
-
-async fn next_page(scan: &mut Option<(Scan, BoxFuture<Page>)>) -> Step {
-    let Some((_, page)) = scan else {
-        return std::future::pending().await;
-    };
-    let page = page.await;
-    match scan.take() {
-        Some((scan, _)) => Step::Scanned(scan, page),
-        None => Step::Again,
-    }
-}
-
-/// Room for one frame; none if the stream takes no more.
-async fn reserve<T>(up: Option<&mpsc::Sender<T>>) -> Option<mpsc::Permit<'_, T>> {
-    match up {
-        Some(up) => up.reserve().await.ok(),
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
