@@ -82,12 +82,12 @@ mod tests {
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .finish();
-        let guard = tracing::subscriber::set_default(subscriber);
+        let watch = crate::telemetry::watch(subscriber);
         let hook = std::panic::take_hook();
         log_panics();
         let ended = spawn("faulty", async { panic!("secret text") }).await;
         std::panic::set_hook(hook);
-        drop(guard);
+        drop(watch);
         let ended: Result<(), _> = ended;
         assert!(ended.unwrap_err().is_panic());
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -112,7 +112,7 @@ async fn a_call_is_exported_with_its_parent_its_name_and_its_status() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let (dispatch, guard) = telemetry::build(&config(Some(endpoint)), std::io::sink).unwrap();
-    let default = tracing::dispatcher::set_default(&dispatch);
+    let watch = telemetry::watch(dispatch);
 
     let server = Server::start().await;
     let mut client = server.client().await;
@@ -132,7 +132,7 @@ async fn a_call_is_exported_with_its_parent_its_name_and_its_status() {
     drop(client);
     server.shutdown.stop();
     server.served.await.unwrap();
-    drop((frames, default));
+    drop((frames, watch));
     guard.finish().await;
 
     let service = "duologue.chat.v1.ChatService";
@@ -170,7 +170,7 @@ async fn a_client_gives_its_trace_to_the_server_that_it_calls() {
     let collector = Collector::default();
     let endpoint = collector.start().await;
     let (dispatch, guard) = telemetry::build(&config(Some(endpoint)), std::io::sink).unwrap();
-    let default = tracing::dispatcher::set_default(&dispatch);
+    let watch = telemetry::watch(dispatch);
 
     let server = Server::start().await;
     let mut client = server.client().await;
@@ -186,7 +186,7 @@ async fn a_client_gives_its_trace_to_the_server_that_it_calls() {
     drop(client);
     server.shutdown.stop();
     server.served.await.unwrap();
-    drop(default);
+    drop(watch);
     guard.finish().await;
 
     let caller = collector.span("caller");

@@ -555,7 +555,7 @@ async fn the_trace_goes_on_at_the_other_side() {
     let provider = SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let subscriber = tracing_subscriber::registry().with(layer);
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _watch = duologue_runtime::telemetry::watch(subscriber);
     let net = Net::default();
     let stub = Stub::named("one");
     let _server = net.serve("h1:1", &stub).await;

@@ -129,8 +129,9 @@ impl Conversations {
         all
     }
 
-    pub(crate) fn has_unconfirmed(&self) -> bool {
-        self.map.values().any(Conversation::is_unconfirmed)
+    pub(crate) fn is_read_known(&self) -> bool {
+        let is_known = |it: &Conversation| it.confirmed.read >= it.wanted.read;
+        self.map.values().all(is_known)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Conversation> {

@@ -366,7 +366,7 @@ impl Driver {
                 self.work.up = None;
                 false
             }
-            Down::None | Down::Opening(_) => self.session.is_confirmed(),
+            Down::None | Down::Opening(_) => self.session.is_read_known(),
         }
     }
 

@@ -174,13 +174,12 @@ impl Session {
     /// Connects now instead of later, or after a stop.
     pub(crate) fn reconnect(&mut self, now: Duration) {
         match self.phase {
-            Phase::Waiting { .. } => {}
-            // The server may be of another mind by now.
-            Phase::Stopped => self.fresh_token = false,
-            Phase::Opening | Phase::Open { .. } => return,
+            Phase::Waiting { .. } | Phase::Stopped => {
+                self.backoff.reset();
+                self.phase = Phase::Waiting { until: now };
+            }
+            Phase::Opening | Phase::Open { .. } => {}
         }
-        self.backoff.reset();
-        self.phase = Phase::Waiting { until: now };
     }
 
     /// Messages that are not settled.
@@ -193,9 +192,9 @@ impl Session {
         self.outbox.len() == 0 && self.abandons.is_empty() && self.cursors_due.is_empty()
     }
 
-    /// Whether no cursor waits to be confirmed.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        !self.conversations.has_unconfirmed()
+    /// Whether a server knows everything that the user has read.
+    pub(crate) fn is_read_known(&self) -> bool {
+        self.conversations.is_read_known()
     }
 
     /// Whether the session will do nothing more by itself.

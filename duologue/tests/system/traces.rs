@@ -112,9 +112,9 @@ where
             .unwrap();
         runtime.block_on(async {
             let (dispatch, guard) = telemetry::build(&config, std::io::sink).unwrap();
-            let default = tracing::dispatcher::set_default(&dispatch);
+            let watch = telemetry::watch(dispatch);
             serve().await.unwrap();
-            drop(default);
+            drop(watch);
             guard.finish().await;
         });
     })

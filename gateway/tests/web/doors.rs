@@ -156,7 +156,7 @@ async fn a_token_in_the_url_is_refused_and_not_logged() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(log.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _watch = duologue_runtime::telemetry::watch(subscriber);
     let web = Web::open().await;
     let token = web.token("alice");
     for path in [

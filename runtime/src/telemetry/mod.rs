@@ -6,6 +6,7 @@
 //! only Duologue's own lines can be asked for there.
 
 pub mod propagation;
+mod watch;
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, fmt};
 
+pub use self::watch::{Watch, watch};
 use crate::metrics::BuildInfo;
 
 /// How long the last traces may take to reach the collector.

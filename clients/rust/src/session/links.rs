@@ -104,8 +104,12 @@ impl Session {
 
     pub(super) fn stop(&mut self, reason: StopReason) {
         self.phase = Phase::Stopped;
-        // The same token would be refused again.
-        self.fresh_token |= !matches!(reason, StopReason::Refused { .. });
+        match reason {
+            StopReason::OtherUser { .. } => self.fresh_token = true,
+            // Whoever connects again may know that the server takes it by now.
+            StopReason::Unauthenticated { .. } => self.fresh_token = false,
+            StopReason::Refused { .. } | StopReason::Persistence { .. } => {}
+        }
         self.emit(Event::Stopped(reason), None);
     }
 

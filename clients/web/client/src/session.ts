@@ -48,8 +48,8 @@ export interface Letter {
 /** The state of one device of one user. */
 export class Session {
   readonly #core: Core;
-  /** Kept, and not yet told of, by the save that keeps them. */
-  #unsaved: { readonly mark: number; readonly id: MessageId }[] = [];
+  /** Kept, or given up, and not yet told of, by the save that makes it so. */
+  #unsaved: { readonly mark: number; readonly id: MessageId; readonly givenUpOf?: UserId }[] = [];
 
   /** Continues from saved state; it connects at its first tick. */
   constructor(saved: Saved, options: SessionOptions) {
@@ -104,7 +104,7 @@ export class Session {
     if (tell === undefined || peer === undefined) return saves.done;
     if (tell) this.#core.abandonOnServer(id);
     const mark = saves.need();
-    this.#core.emit({ type: "abandoned", messageId: id, peer }, undefined, mark);
+    this.#unsaved.push({ mark, id, givenUpOf: peer });
     return mark;
   }
 
@@ -120,8 +120,6 @@ export class Session {
     const { kind } = this.#core.phase;
     if (kind === "opening" || kind === "open") return;
     this.#core.backoff.reset();
-    // The server may be of another mind by now.
-    if (this.isStopped) this.#core.freshToken = false;
     this.#core.setPhase({ kind: "waiting", until: at.now, retryAt: at.wall, cause: "" });
   }
 
@@ -289,7 +287,8 @@ export class Session {
   saved(mark: number): void {
     const { saves, outbox } = this.#core;
     saves.finish(mark);
-    for (const { id } of this.#unsaved.filter((it) => it.mark <= mark)) {
+    for (const { id, givenUpOf } of this.#unsaved.filter((it) => it.mark <= mark)) {
+      if (givenUpOf !== undefined) this.#core.emit({ type: "abandoned", messageId: id, peer: givenUpOf });
       const pending = outbox.find(id);
       if (pending !== undefined) this.#core.emit({ type: "pending", message: toPending(pending) });
     }

@@ -163,6 +163,26 @@ test("a store that fails stops the client; nothing that was not kept is sent", a
   assert.deepEqual(network.server.ownIds("bob"), [messageId]);
 });
 
+test("a message is told to be given up once that is kept, and not before", async () => {
+  network.isDown = true;
+  const memory = new MemoryStore();
+  let isFull = false;
+  const store: ClientStore = {
+    durable: true,
+    read: () => memory.read(),
+    write: (changes) => (isFull ? Promise.reject(new Error("full")) : memory.write(changes)),
+    close: () => undefined,
+  };
+  const { client, events } = await open({ store });
+  const [one, two] = [await client.send("bob", "one"), await client.send("bob", "two")];
+  await client.abandon(one.messageId);
+  isFull = true;
+  await assert.rejects(client.abandon(two.messageId));
+  await settle();
+  const gone = events.flatMap((event) => (event.type === "abandoned" ? [event.messageId] : []));
+  assert.deepEqual(gone, [one.messageId]);
+});
+
 test("a second owner of the store makes the first one stop, without a write", async () => {
   const first = await open();
   const second = await open();

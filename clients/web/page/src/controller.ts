@@ -166,9 +166,10 @@ export class Controller {
 
   private async readFirst(peer: UserId): Promise<void> {
     // Where to begin depends on what is unread, which the list knows.
-    const known = this.state.chats.get(peer)?.own.delivered ?? 0n;
-    if (!this.state.listLoaded || known === 0n) await this.readList(undefined);
-    const chat = this.state.chats.get(peer);
+    let chat = this.state.chats.get(peer);
+    const isKnown = chat === undefined || chat.unread === 0 || chat.own.delivered > 0n;
+    if (!this.state.listLoaded || !isKnown) await this.readList(undefined);
+    chat = this.state.chats.get(peer);
     const unread = chat === undefined ? null : firstUnread(chat);
     if (chat !== undefined && unread !== null && chat.head - unread > BigInt(PAGE)) await this.readAround(peer, unread);
     else await this.read(peer, {});

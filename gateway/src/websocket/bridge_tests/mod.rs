@@ -341,7 +341,7 @@ async fn no_log_holds_a_token_or_a_text() {
         .with_max_level(tracing::Level::TRACE)
         .with_ansi(false)
         .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let watch = duologue_runtime::telemetry::watch(subscriber);
     let mut door = Door::new(None);
     let mut client = door.client(Protocol::Json, &[]).await;
     let hello = r#"{"hello":{"accessToken":"SECRET-token"}}"#;
@@ -350,7 +350,7 @@ async fn no_log_holds_a_token_or_a_text() {
     let wrong = r#"{"sendMessage":{"peer":"bob","body":{"txet":"SECRET-text"}},"SECRET":1}"#;
     client.send(text(wrong)).await.unwrap();
     assert_eq!(closed(&mut client).await.0, 1007);
-    drop(guard);
+    drop(watch);
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("a WebSocket is closed"), "{log}");
     assert!(!log.contains("SECRET"), "{log}");

@@ -140,8 +140,8 @@ export class Core {
 
   stop(reason: StopReason, detail: string): void {
     this.leaveLink();
-    // The same token would be refused again.
-    if (reason === "unauthenticated" || reason === "other-user") this.freshToken = true;
+    // Whoever connects again may know that the server takes the refused token by now.
+    if (reason === "unauthenticated" || reason === "other-user") this.freshToken = reason === "other-user";
     this.setPhase({ kind: "stopped", reason, detail });
   }
 

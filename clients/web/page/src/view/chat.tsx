@@ -21,7 +21,9 @@ export function Chat({ controller, onSignOut }: Props): JSX.Element {
   const search = useRef<HTMLInputElement>(null);
   const before = useRef<UserId | null>(null);
   const toSearch = useRef(false);
-  useTick(60_000);
+  // What is not sent for a while may be given up.
+  const isSending = [...state.chats.values()].some((chat) => chat.outgoing.length > 0);
+  useTick(isSending ? 5_000 : 60_000);
 
   // Before anything else happens: between rendering and subscribing nothing is heard.
   useLayoutEffect(() => controller.onChange(() => setState(controller.state)), [controller]);
