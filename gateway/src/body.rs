@@ -114,11 +114,44 @@ fn hear(
 }
 
 pin_project! {
-    /// A response that ends with trailers.
+    /// A response that ends with trailers, or in the middle of a message with an error:
+    /// trailers are bytes like any other here, and would be taken for the rest of it.
     pub(crate) struct ResponseBody {
         #[pin]
         inner: Body,
+        message: Message,
         is_over: bool,
+    }
+}
+
+/// How much has come of the message that is under way.
+#[derive(Default)]
+struct Message {
+    prefix: [u8; PREFIX_BYTES],
+    heard: usize,
+}
+
+impl Message {
+    fn hear(&mut self, mut data: &[u8]) {
+        while let Some((first, rest)) = data.split_first() {
+            if self.heard < PREFIX_BYTES {
+                self.prefix[self.heard] = *first;
+                self.heard += 1;
+                data = rest;
+            }
+            if let Some(bytes) = promised(self.prefix, self.heard) {
+                let taken = data.len().min(bytes - self.heard);
+                data = &data[taken..];
+                self.heard += taken;
+                if self.heard == bytes {
+                    self.heard = 0;
+                }
+            }
+        }
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.heard > 0
     }
 }
 
@@ -132,6 +165,7 @@ impl ResponseBody {
         response.map(|inner| {
             Body::new(Self {
                 inner,
+                message: Message::default(),
                 is_over: false,
             })
         })
@@ -159,6 +193,11 @@ impl http_body::Body for ResponseBody {
             None => trailers(&broken_off()),
         };
         *this.is_over = frame.is_trailers();
+        match frame.data_ref() {
+            Some(data) => this.message.hear(data),
+            None if this.message.is_under_way() => return Poll::Ready(Some(Err(broken_off()))),
+            None => {}
+        }
         Poll::Ready(Some(Ok(frame)))
     }
 }
@@ -250,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_that_breaks_off_ends_with_a_status() {
-        let trailers = ends_with(body(&[b"x"])).await;
+        let trailers = ends_with(body(&[b"\0\0\0\0\x01x"])).await;
         assert_eq!(trailers["grpc-status"], "14");
         assert!(trailers.contains_key("grpc-status-details-bin"));
 
@@ -264,11 +303,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn no_trailers_follow_a_part_of_a_message() {
+        let messages = b"\0\0\0\0\x03abc\0\0\0\0\0\0\0\0\0\x02de";
+        for end in 0..=messages.len() {
+            for cut in 0..=end {
+                let parts = [&messages[..cut], &messages[cut..end]];
+                let response = ResponseBody::complete(Response::new(body(&parts)));
+                let ended = response.into_body().collect().await;
+                let is_whole = [0, 8, 13, 20].contains(&end);
+                assert_eq!(ended.is_ok(), is_whole, "{cut} of {end}");
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_response_with_a_status_keeps_it() {
         let mut status = HeaderMap::new();
         status.insert("grpc-status", "0".parse().unwrap());
         let frames = [
-            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))),
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"))),
             Ok(Frame::trailers(status.clone())),
         ];
         let trailers = ends_with(Body::new(StreamBody::new(stream::iter(frames)))).await;

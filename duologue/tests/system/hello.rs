@@ -1,11 +1,15 @@
 //! How a stream opens, and how it does not.
 
 use duologue_proto::chat::v1::converse_request::Frame as Up;
-use duologue_proto::chat::v1::{AdvanceCursor, GoodbyeReason, Hello};
+use duologue_proto::chat::v1::{
+    AdvanceCursor, GoodbyeReason, Hello, SubscribeRequest, SubscribeResponse,
+};
 use duologue_proto::limits;
 use duologue_runtime::clock::{Clock as _, SystemClock};
 use duologue_runtime::refusal::Reason;
+use http::uri::PathAndQuery;
 use tokio::time::Instant;
+use tonic_prost::ProstCodec;
 
 use crate::support::frames::{self, device, hello, position};
 use crate::support::refused::{assert_field, assert_refused};
@@ -85,6 +89,23 @@ async fn hello_must_come_within_five_seconds() {
     assert!(began.elapsed() >= limits::HELLO_TIMEOUT);
     assert_eq!(end.goodbye().reason(), GoodbyeReason::Idle);
     assert_refused(end.status(), Reason::HelloTimeout);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_say_what_it_wants_is_not_waited_for() {
+    let server = Server::start(&[]).await;
+    let mut call = tonic::client::Grpc::new(server.channel().await);
+    call.ready().await.unwrap();
+    let mut request = tonic::Request::new(tokio_stream::pending::<SubscribeRequest>());
+    let bearer = format!("Bearer {}", server.token("alice"));
+    let bearer = bearer.parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let path = PathAndQuery::from_static("/duologue.chat.v1.ChatService/Subscribe");
+    let codec = ProstCodec::<SubscribeRequest, SubscribeResponse>::default();
+    let began = Instant::now();
+    let refused = call.streaming(request, path, codec).await.unwrap_err();
+    assert!(began.elapsed() >= limits::HELLO_TIMEOUT);
+    assert_refused(&refused, Reason::HelloTimeout);
 }
 
 #[tokio::test]

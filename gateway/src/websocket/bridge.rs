@@ -197,13 +197,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Lost> {
         self.leave(cx)?;
         let read = self.read(cx)?;
+        let was_full = !self.socket.has_room();
         let answered = self.answer(cx)?;
         if let Poll::Ready(lost) = self.socket.poll_life(cx) {
             return Err(lost);
         }
         let flushed = self.socket.poll_flush(cx)?.is_ready();
-        // An answer is flushed at once; with room made, there may be another.
-        Ok(read || answered && flushed)
+        // An answer is flushed at once; with room made, there may be another. Nobody
+        // wakes for one that was not asked for while there was no room.
+        Ok(read || flushed && (answered || was_full))
     }
 
     /// Ends what the client says when this gateway goes away: what is in flight is

@@ -183,6 +183,7 @@ test("the status of a stream has its consequence", () => {
   assert.equal(kinds(Code.Unauthenticated), "unauthenticated");
   assert.equal(kinds(Code.FailedPrecondition, "POSITION_AHEAD"), "history-changed");
   assert.equal(kinds(Code.InvalidArgument, "INVALID_SYNC_TOKEN"), "refused");
+  assert.equal(kinds(Code.InvalidArgument), "lost", "of a response that broke off in a message");
   assert.equal(kinds(Code.Unavailable), "lost");
   assert.equal(endOf(failure(Code.Unavailable)).retryAfterMs, 2_000);
 });

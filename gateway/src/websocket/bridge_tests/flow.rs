@@ -43,6 +43,36 @@ async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waited_for_room_goes_on_when_all_of_it_is_taken_at_once() {
+    let mut door = Door::new(None);
+    door.pipe_bytes = DOWN_BYTES + 8 * 1024;
+    let (mut raw, called) = door.raw_session().await;
+    let (mut chunk, mut wanted) = (BytesMut::new(), Vec::new());
+    let add = |wanted: &mut Vec<u8>, number| {
+        let message = pong(number).encode_to_vec();
+        wanted.extend([0x82, u8::try_from(message.len()).unwrap()]);
+        wanted.extend(&message);
+        message
+    };
+    // The pipe takes so much that no room is made, and then the rest.
+    let mut count = 0;
+    while wanted.len() < door.pipe_bytes + DOWN_BYTES + 1_024 {
+        proto::write(&add(&mut wanted, count), &mut chunk);
+        count += 1;
+    }
+    called.chunk(chunk.freeze()).await;
+    add(&mut wanted, count);
+    called.answer(&pong(count)).await;
+    let mut heard = vec![0; wanted.len()];
+    let (first, rest) = heard.split_at_mut(door.pipe_bytes);
+    sleep(MOMENT).await;
+    raw.read_exact(first).await.unwrap();
+    let reading = timeout(MOMENT, raw.read_exact(rest));
+    reading.await.expect("it goes on at once").unwrap();
+    assert!(heard == wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_waits_and_nothing_of_it_is_lost() {
     let mut door = Door::new(None);
     let (mut raw, mut called) = door.raw_session().await;

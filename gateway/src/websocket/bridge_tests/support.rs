@@ -39,6 +39,8 @@ pub(super) struct Door {
     pub(super) sockets: WebSockets,
     pub(super) metrics: Metrics,
     calls: mpsc::Receiver<Called>,
+    /// How much a client has room for that reads nothing.
+    pub(super) pipe_bytes: usize,
 }
 
 /// A call as it came.
@@ -94,13 +96,14 @@ impl Door {
             sockets: WebSockets::new(config).unwrap(),
             metrics,
             calls,
+            pipe_bytes: PIPE_BYTES,
         }
     }
 
     /// The other end of a connection that was upgraded by a request with these
     /// headers.
     pub(super) fn raw(&self, protocol: Protocol, headers: &[(&str, &str)]) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(PIPE_BYTES);
+        let (near, far) = tokio::io::duplex(self.pipe_bytes);
         let mut request = Request::new(());
         for (name, value) in headers {
             let name = HeaderName::try_from(*name).unwrap();

@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use duologue_proto::chat::v1 as wire;
-use duologue_proto::limits::MAX_REQUEST_BYTES;
-use duologue_runtime::refusal::Refusal;
+use duologue_proto::limits::{HELLO_TIMEOUT, MAX_REQUEST_BYTES};
+use duologue_runtime::refusal::{Reason, Refusal};
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_TYPE;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codec::Decoder;
 use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataValue};
@@ -56,10 +57,14 @@ pub(super) async fn subscribe(
 ) -> Result<OutboxBody, Status> {
     let decoder = RequestDecoder::<wire::SubscribeRequest>::default();
     let (extensions, mut messages) = messages(request, decoder)?;
-    let request = messages.message().await?;
-    let request = request.ok_or_else(|| Status::internal("the request has no message"))?;
-    // The request ends with them.
-    messages.trailers().await?;
+    let asked = async {
+        let request = messages.message().await?;
+        // The request ends with them.
+        messages.trailers().await?;
+        request.ok_or_else(|| Status::internal("the request has no message"))
+    };
+    let late = |_| Refusal::new(Reason::HelloTimeout, "no request came in time").into_status();
+    let request = timeout(HELLO_TIMEOUT, asked).await.map_err(late)??;
     let caller = caller(&extensions)?;
     let hello = up::hello("", up::hello_of(request))?;
     let hello = stream::once(async { Ok((0, Up::Hello(Ok(Box::new(hello))))) });

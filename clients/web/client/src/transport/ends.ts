@@ -17,8 +17,9 @@ function kindOf({ code, reason }: DuologueError): EndKind {
       return "unauthenticated";
     case "failed_precondition":
       return "history-changed";
+    // Without a reason it is not the server's: a proxy's, or of what could not be read.
     case "invalid_argument":
-      return "refused";
+      return reason === undefined ? "lost" : "refused";
     default:
       return "lost";
   }
