@@ -360,6 +360,7 @@ fn client() -> Named {
         duologue_client::limits::FRAME_QUEUE,
         duologue_client::limits::MAX_CONVERSATIONS,
         duologue_client::limits::MAX_HELLO_ITEMS_BYTES,
+        duologue_client::limits::MAX_HEARTBEAT_INTERVAL,
         duologue_client::limits::BACKOFF_MIN,
         duologue_client::limits::BACKOFF_MAX,
         duologue_client::limits::MAX_RETRY_AFTER,
