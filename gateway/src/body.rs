@@ -29,8 +29,7 @@ pin_project! {
         inner: Body,
         #[pin]
         deadline: Sleep,
-        prefix: [u8; PREFIX_BYTES],
-        heard: usize,
+        message: Message,
         is_over: bool,
     }
 }
@@ -41,18 +40,42 @@ impl RequestBody {
         Self {
             inner,
             deadline: sleep(BODY_TIMEOUT),
-            prefix: [0; PREFIX_BYTES],
-            heard: 0,
+            message: Message::default(),
             is_over: false,
         }
     }
 }
 
-/// How long the body is by its prefix, once that is there.
-fn promised(prefix: [u8; PREFIX_BYTES], heard: usize) -> Option<usize> {
-    let [_, length @ ..] = prefix;
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    (heard >= PREFIX_BYTES).then(|| length.saturating_add(PREFIX_BYTES))
+/// How much has come of a message: a prefix, and as many bytes as it says.
+#[derive(Default)]
+struct Message {
+    prefix: [u8; PREFIX_BYTES],
+    heard: usize,
+}
+
+impl Message {
+    /// How long it is with its prefix, once that is there.
+    fn promised(&self) -> Option<usize> {
+        let [_, length @ ..] = self.prefix;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        (self.heard >= PREFIX_BYTES).then(|| length.saturating_add(PREFIX_BYTES))
+    }
+
+    /// Takes what belongs to it; returns what does not.
+    fn hear<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+        let at = self.heard.min(PREFIX_BYTES);
+        let (of_prefix, data) = data.split_at((PREFIX_BYTES - at).min(data.len()));
+        self.prefix[at..at + of_prefix.len()].copy_from_slice(of_prefix);
+        self.heard += of_prefix.len();
+        let missing = self.promised().map_or(0, |bytes| bytes - self.heard);
+        let (taken, rest) = data.split_at(missing.min(data.len()));
+        self.heard += taken.len();
+        rest
+    }
+
+    fn is_whole(&self) -> bool {
+        self.promised() == Some(self.heard)
+    }
 }
 
 fn refuse(what: impl std::fmt::Display) -> Status {
@@ -78,11 +101,11 @@ impl http_body::Body for RequestBody {
             return Poll::Ready(Some(Err(late.into_status())));
         };
         let result = match frame {
-            Some(Ok(frame)) => hear(this.prefix, this.heard, &frame).map(|()| Some(frame)),
+            Some(Ok(frame)) => hear(this.message, &frame).map(|()| Some(frame)),
             // Whatever it was, it is not what was sent here; the client is told if it
             // is still there.
             Some(Err(_)) => Err(refuse("cannot be read: it is cut off or not in base64")),
-            None if promised(*this.prefix, *this.heard) == Some(*this.heard) => Ok(None),
+            None if this.message.is_whole() => Ok(None),
             None => Err(refuse("is shorter than its prefix says")),
         };
         *this.is_over = !matches!(result, Ok(Some(_)));
@@ -90,25 +113,17 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// Counts what came, and refuses what is too much.
-fn hear(
-    prefix: &mut [u8; PREFIX_BYTES],
-    heard: &mut usize,
-    frame: &Frame<Bytes>,
-) -> Result<(), Status> {
-    let data = frame.data_ref().map_or(&[][..], |data| data);
-    let of_prefix = PREFIX_BYTES.saturating_sub(*heard).min(data.len());
-    let at = (*heard).min(PREFIX_BYTES);
-    prefix[at..at + of_prefix].copy_from_slice(&data[..of_prefix]);
-    *heard = heard.saturating_add(data.len());
-    if *heard > 0 && prefix[0] != 0 {
+/// Takes what came, and refuses what is too much.
+fn hear(message: &mut Message, frame: &Frame<Bytes>) -> Result<(), Status> {
+    let rest = message.hear(frame.data_ref().map_or(&[][..], |data| data));
+    if message.heard > 0 && message.prefix[0] != 0 {
         return Err(refuse("must begin with a message that is not compressed"));
     }
-    match promised(*prefix, *heard) {
+    match message.promised() {
         Some(bytes) if bytes - PREFIX_BYTES > MAX_REQUEST_BYTES => {
             Err(refuse(format!("is longer than {MAX_REQUEST_BYTES} bytes")))
         }
-        Some(bytes) if *heard > bytes => Err(refuse("is longer than its prefix says")),
+        _ if !rest.is_empty() => Err(refuse("is longer than its prefix says")),
         Some(_) | None => Ok(()),
     }
 }
@@ -121,37 +136,6 @@ pin_project! {
         inner: Body,
         message: Message,
         is_over: bool,
-    }
-}
-
-/// How much has come of the message that is under way.
-#[derive(Default)]
-struct Message {
-    prefix: [u8; PREFIX_BYTES],
-    heard: usize,
-}
-
-impl Message {
-    fn hear(&mut self, mut data: &[u8]) {
-        while let Some((first, rest)) = data.split_first() {
-            if self.heard < PREFIX_BYTES {
-                self.prefix[self.heard] = *first;
-                self.heard += 1;
-                data = rest;
-            }
-            if let Some(bytes) = promised(self.prefix, self.heard) {
-                let taken = data.len().min(bytes - self.heard);
-                data = &data[taken..];
-                self.heard += taken;
-                if self.heard == bytes {
-                    self.heard = 0;
-                }
-            }
-        }
-    }
-
-    fn is_under_way(&self) -> bool {
-        self.heard > 0
     }
 }
 
@@ -194,8 +178,17 @@ impl http_body::Body for ResponseBody {
         };
         *this.is_over = frame.is_trailers();
         match frame.data_ref() {
-            Some(data) => this.message.hear(data),
-            None if this.message.is_under_way() => return Poll::Ready(Some(Err(broken_off()))),
+            Some(data) => {
+                let mut rest = &data[..];
+                while !rest.is_empty() {
+                    rest = this.message.hear(rest);
+                    if this.message.is_whole() {
+                        *this.message = Message::default();
+                    }
+                }
+            }
+            // A part of a message.
+            None if this.message.heard > 0 => return Poll::Ready(Some(Err(broken_off()))),
             None => {}
         }
         Poll::Ready(Some(Ok(frame)))

@@ -10,7 +10,7 @@ import { EventHub } from "./events.ts";
 import type { ListMessagesRequest, ListMessagesResponse } from "./generated/duologue/chat/v1/chat_pb.ts";
 import { Direction } from "./generated/duologue/chat/v1/model_pb.ts";
 import { Linker } from "./linker.ts";
-import { CLOSE_TIMEOUT_MS, SCAN_PAGE, SCAN_TIMEOUT_MS } from "./limits.ts";
+import { CLOSE_TIMEOUT_MS, SCAN_PAGE } from "./limits.ts";
 import type { Scan } from "./outbox.ts";
 import type { Saver } from "./saver.ts";
 import type { Letter, Session } from "./session.ts";
@@ -212,13 +212,12 @@ export class Driver {
     });
   }
 
-  /** None if it fails, or if its token does not come: the session asks again later. */
   async #page({ peer, afterSeq }: Scan): Promise<ListMessagesResponse | undefined> {
-    const { listMessages, environment } = this.#parts;
-    const page = listMessages({ peer, afterSeq, pageSize: SCAN_PAGE, direction: Direction.FORWARD });
-    let stop: () => void = () => undefined;
-    const late = new Promise<undefined>((resolve) => (stop = environment.after(SCAN_TIMEOUT_MS, () => resolve(undefined))));
-    return Promise.race([page.catch(() => undefined), late]).finally(stop);
+    try {
+      return await this.#parts.listMessages({ peer, afterSeq, pageSize: SCAN_PAGE, direction: Direction.FORWARD });
+    } catch {
+      return undefined; // The session asks again later.
+    }
   }
 
   #finishClosing(): void {

@@ -30,7 +30,8 @@ export const CURSOR_INTERVAL_MS = 50;
 /** What is safe to lose (progress) is saved at most this often. */
 export const SAVE_INTERVAL_MS = 1_000;
 
-/** A link must be open, token included, within this time. */
+/** A link must be open, token included, within this time; a token must come within it
+ * for a call, too. */
 export const OPEN_TIMEOUT_MS = 10_000;
 /** `Welcome` must come within this time. */
 export const WELCOME_TIMEOUT_MS = 10_000;
@@ -54,8 +55,6 @@ export const WEBSOCKET_TRIES = 3;
 
 /** Messages asked for at once when looking through a conversation. */
 export const SCAN_PAGE = 200;
-/** They must come within this time, with two tokens and two tries at most. */
-export const SCAN_TIMEOUT_MS = 40_000;
 
 /** The contract: the longest text, in bytes of UTF-8. */
 export const MAX_TEXT_BYTES = 8_192;

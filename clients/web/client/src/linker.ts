@@ -112,10 +112,7 @@ export class Linker {
   async #open(number: number): Promise<void> {
     const { session, tokens, transport, environment } = this.#parts;
     this.#number = number;
-    const late = () => {
-      this.#link?.drop();
-      this.#ended(number, lost("connecting takes too long"));
-    };
+    const late = () => this.#ended(number, lost("connecting takes too long"));
     this.#stopTimer = environment.after(OPEN_TIMEOUT_MS, late);
     try {
       const token = await tokens.forLink(session.needsFreshToken);
@@ -159,7 +156,6 @@ export class Linker {
     const held = new Promise<void>((taken) => this.#held.push({ frame, isAnswer, bytes, taken }));
     // What cannot be held back and is not taken is fetched again later.
     if (this.#held.length > MAX_HELD_FRAMES || this.#heldBytes > MAX_HELD_BYTES) {
-      this.#link?.drop();
       this.#ended(number, lost("events are taken too slowly"));
     }
     this.#schedule();
@@ -169,6 +165,7 @@ export class Linker {
   #ended(number: number, end: LinkEnd): void {
     if (this.#number !== number || this.#end !== undefined) return;
     this.#stopTimer();
+    this.#link?.drop();
     this.#isOpen = false;
     this.#end = end;
     this.#schedule();

@@ -86,7 +86,7 @@ class TabClient implements Client {
     this.#parts = client;
     this.#environment = client.environment ?? systemEnvironment();
     this.#id = messageId(this.#environment.wall(), this.#environment.bytes(16));
-    this.#calls = new Calls(client.chat ?? chatClient(options.url), new Tokens(options.token));
+    this.#calls = new Calls(client.chat ?? chatClient(options.url), new Tokens(options.token, this.#environment));
     this.#view = new View((peer, query) => this.messages(peer, query), this.#environment);
     this.#follower = new Follower((ask) => this.#say(ask), this.#environment);
     this.ready = new Promise((resolve, reject) => (this.#isReady = { resolve, reject }));

@@ -5,7 +5,7 @@
  */
 import type { Client, Event, Message, MessagesQuery, Page, Seq, UserId } from "./api.ts";
 import { kept } from "./kept.ts";
-import { firstUnread } from "./model/chat.ts";
+import { firstUnread, isLocal } from "./model/chat.ts";
 import { initial, reduce, type Action } from "./model/reduce.ts";
 import { holds } from "./model/timeline.ts";
 import type { Outgoing, State } from "./model/types.ts";
@@ -246,7 +246,7 @@ function failureFrom(value: unknown): Outgoing[] {
   if (typeof messageId !== "string" || typeof peer !== "string" || typeof text !== "string") return [];
   const detail = typeof status === "object" && status !== null && "detail" in status ? String(status.detail) : "";
   // An id of its own: those that the page made up are counted from the start.
-  const id = messageId.startsWith("local:") ? `kept:${messageId}:${text.length}` : messageId;
+  const id = isLocal(messageId) ? `kept:${messageId}:${text.length}` : messageId;
   const written = new Date(String(writtenAt));
   return [{ messageId: id, peer, text, writtenAt: Number.isNaN(written.getTime()) ? new Date() : written, status: { kind: "failed", detail } }];
 }

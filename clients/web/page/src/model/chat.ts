@@ -112,11 +112,16 @@ export function pending(chat: Chat, message: PendingMessage): Chat {
   if (chat.outgoing.some((item) => item.messageId === message.messageId)) return chat;
   const item: Outgoing = { ...message, status: { kind: "sending" } };
   const local = chat.outgoing.findIndex(
-    (o) => o.messageId.startsWith("local:") && o.text === message.text && o.status.kind === "sending",
+    (o) => isLocal(o.messageId) && o.text === message.text && o.status.kind === "sending",
   );
   const outgoing =
     local < 0 ? [...chat.outgoing, item] : chat.outgoing.map((o, i) => (i === local ? item : o));
   return { ...chat, outgoing };
+}
+
+/** Whether an id is the page's own: the outbox has given none yet. */
+export function isLocal(messageId: string): boolean {
+  return messageId.startsWith("local:");
 }
 
 export function setStatus(chat: Chat, messageId: string, status: Outgoing["status"]): Chat {

@@ -1,6 +1,7 @@
 /** One row of a conversation. Text is a text node, whatever it holds. */
 import type { ComponentChildren, JSX } from "preact";
 import type { Seq } from "../api.ts";
+import { isLocal } from "../model/chat.ts";
 import type { Row } from "../model/rows.ts";
 import type { Loading, Outgoing } from "../model/types.ts";
 import { dayName, timeName } from "../model/words.ts";
@@ -81,7 +82,7 @@ const SENDING_MS = 10_000;
 function OutgoingRow({ row, now, skewMs, actions }: Omit<Props, "row" | "loading"> & { row: Row & { kind: "outgoing" } }): JSX.Element {
   const { item, mark } = row;
   const { status } = item;
-  const written = item.status.kind === "stored" ? item.status.acceptedAt : new Date(item.writtenAt.getTime() + skewMs);
+  const written = status.kind === "stored" ? status.acceptedAt : new Date(item.writtenAt.getTime() + skewMs);
   return (
     <li class={`row own${row.first ? " first" : ""}${mark === "failed" ? " failed" : ""}`} data-key={row.key}>
       <span class="sr">You: </span>
@@ -89,15 +90,15 @@ function OutgoingRow({ row, now, skewMs, actions }: Omit<Props, "row" | "loading
         <time dateTime={written.toISOString()}>{timeName(written)}</time>
         <MarkSign mark={mark} inWords={row.newest || mark === "failed"} />
       </Bubble>
-      {item.status.kind === "failed" && (
+      {status.kind === "failed" && (
         <div class="row-actions" role="group" aria-label="Not sent">
-          <span dir="auto">{item.status.detail}</span>
+          <span dir="auto">{status.detail}</span>
           <button type="button" class="link" onClick={() => actions.retry(item)}>Try again</button>
           <button type="button" class="link" onClick={() => actions.edit(item)}>Edit</button>
           <button type="button" class="link" onClick={() => actions.discard(item)}>Delete</button>
         </div>
       )}
-      {(status.kind === "waiting" || (isKept(item) && now.getTime() - written.getTime() > SENDING_MS)) && (
+      {(status.kind === "waiting" || (status.kind === "sending" && !isLocal(item.messageId) && now.getTime() - written.getTime() > SENDING_MS)) && (
         <div class="row-actions" role="group" aria-label="Waiting">
           <span>{status.kind === "waiting" ? `The server asked to wait (${status.reason}).` : "Not sent yet."}</span>
           <button type="button" class="link" onClick={() => actions.discard(item)}>Give up</button>
@@ -105,9 +106,4 @@ function OutgoingRow({ row, now, skewMs, actions }: Omit<Props, "row" | "loading
       )}
     </li>
   );
-}
-
-/** In the outbox, and not only on the screen. */
-function isKept({ messageId, status }: Outgoing): boolean {
-  return status.kind === "sending" && !messageId.startsWith("local:");
 }
