@@ -1,9 +1,9 @@
-import assert from "node:assert/strict";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { Page } from "playwright-core";
+import { eventually } from "../../page/test/support/eventually.ts";
 import { newContext, openProfile } from "../support/browser.ts";
 import { assertOneTruth } from "../support/checker.ts";
 import { enter, kept, placed, settled, write } from "../support/page.ts";
@@ -126,11 +126,11 @@ test("the browser is closed with unsent messages and opened again: they are sent
     const second = await openProfile(profile);
     const again = await second.newPage();
     await again.goto(server.url);
-    assert.equal(await again.getByLabel("Your name").inputValue(), "gil", "who it was is proposed");
+    await eventually(() => again.getByLabel("Your name").inputValue(), "gil", "who it was is proposed");
     await enter(again, server.url, "gil", "hana");
     await placed(again, "on the train 4");
     await settled(again);
-    assert.equal(await again.locator(".composer textarea").inputValue(), "a draft");
+    await eventually(() => again.locator(".composer textarea").inputValue(), "a draft");
     await assertOneTruth({ url: server.url, users: ["gil", "hana"], pages: [{ name: "gil", page: again }], written });
     second.assertClean();
     await second.close();

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser } from "playwright-core";
+import { eventually } from "../../page/test/support/eventually.ts";
 import { launch, newContext } from "../support/browser.ts";
 import { marked, placed, write } from "../support/page.ts";
 import { BUILT_PAGE, ROOT, type Server, startServer } from "../support/server.ts";
@@ -48,7 +49,7 @@ test("a host application hands its users over to the page", { ...BOUNDED, skip: 
     await page.getByText("Sign in", { exact: true }).click();
     await page.getByText("Open the chat").click();
     await page.getByLabel("Find or start a chat").waitFor();
-    assert.equal(page.url(), `${server.url}/`, "the address keeps no token");
+    await eventually(async () => page.url(), `${server.url}/`, "the address keeps no token");
     return { context, page };
   };
   const ada = await handedOver("ada");

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Page } from "playwright-core";
+import { eventually } from "../../page/test/support/eventually.ts";
 import { NARROW, newContext, WIDE } from "../support/browser.ts";
 import { assertOneTruth } from "../support/checker.ts";
 import { person, sendAll } from "../support/history.ts";
@@ -28,7 +29,7 @@ test("the browsers' clocks are a day off, one ahead and one behind", BOUNDED, as
     }
   }
   for (const page of [one, two]) {
-    assert.deepEqual(await page.locator(".row-day").allTextContents(), ["Today"], "days are the server's");
+    await eventually(() => page.locator(".row-day").allTextContents(), ["Today"], "days are the server's");
     const times = await page.locator(".bubble time").evaluateAll((all) => all.map((time) => Date.parse((time as HTMLTimeElement).dateTime)));
     assert.ok(times.length === 20 && times.every((time) => Math.abs(time - Date.now()) < 120_000), "times are the server's");
   }
@@ -88,9 +89,9 @@ test("names that are none are refused, and nothing of them becomes markup", BOUN
     await page.reload();
     const heading = page.locator(".conversation h2");
     await heading.waitFor();
-    assert.equal(await heading.textContent(), name);
+    await eventually(() => heading.textContent(), name);
     assert.equal(await page.locator(".conversation img, .conversation h2 bdi *, .sidebar img").count(), 0);
-    assert.deepEqual(await outside(page), []);
+    await eventually(() => outside(page), []);
     await write(page, "to nobody");
     await page.locator(".failed").waitFor();
     await page.getByRole("button", { name: "Delete" }).click();
@@ -116,7 +117,7 @@ test("names that only look odd are names", BOUNDED, async () => {
     await write(page, `hello ${name.slice(0, 20)}`);
     await marked(page, `hello ${name.slice(0, 20)}`, "stored");
     await assertOneTruth({ url: server.url, users: ["constructor", name], pages: [{ name, page }], written: { constructor: [`hello ${name.slice(0, 20)}`], [name]: [] } });
-    assert.deepEqual(await outside(page), []);
+    await eventually(() => outside(page), []);
   }
   fay.assertClean();
   await fay.close();
@@ -146,9 +147,9 @@ for (const viewport of [WIDE, NARROW]) {
     }
     await page.locator(".composer textarea").fill(`z${"\u0301".repeat(10_000)}`);
     await page.getByText("Too long by").waitFor();
-    assert.equal(await page.getByRole("button", { name: "Send" }).isDisabled(), true);
+    await eventually(() => page.getByRole("button", { name: "Send" }).isDisabled(), true);
     await page.locator(".composer textarea").fill("");
-    assert.deepEqual(await outside(page), []);
+    await eventually(() => outside(page), []);
     assert.equal(await page.locator(".text *, .conversation img").count(), 0);
     await assertOneTruth({ url: server.url, users: [me, peer], pages: [{ name: me, page }], written: { [me]: typed, [peer]: TEXTS } });
     assert.doesNotMatch(await page.title(), /broken/);

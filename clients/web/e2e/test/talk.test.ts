@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { eventually } from "../../page/test/support/eventually.ts";
 import { newContext } from "../support/browser.ts";
 import { assertOneTruth, type Talk } from "../support/checker.ts";
 import { enter, marked, placed, write } from "../support/page.ts";
@@ -20,8 +21,8 @@ test("two people talk: stored, delivered, read", BOUNDED, async () => {
   await two.getByLabel("Your name").fill("ben");
   await two.keyboard.press("Enter");
   await marked(one, "Are you there?", "delivered");
-  assert.equal(await two.locator('[data-peer="ada"] .badge').textContent(), "1 unread");
-  assert.equal(await two.title(), "(1) Duologue");
+  await eventually(() => two.locator('[data-peer="ada"] .badge').textContent(), "1 unread");
+  await eventually(() => two.title(), "(1) Duologue");
 
   await two.locator('[data-peer="ada"]').click();
   await placed(two, "Are you there?");

@@ -36,6 +36,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       await page.locator("[data-peer]").first().waitFor();
       found["list"] = await findings(page);
       await page.getByRole("tab", { name: /People/ }).click();
+      await page.getByRole("tab", { name: /People/, selected: true }).waitFor();
       found["people"] = await findings(page);
       await page.getByRole("tab", { name: "Chats" }).click();
       await page.getByLabel("Find or start a chat").fill("ma");

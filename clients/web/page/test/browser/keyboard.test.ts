@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { eventually } from "../support/eventually.ts";
 import { NARROW, openChat, openPage, signIn, stage, type Stage } from "../support/page.ts";
 
 let here: Stage;
@@ -11,6 +12,7 @@ after(() => here.close());
 test("sign in, find somebody, write two lines, and back to the list: by keyboard alone", async () => {
   const { page, errors, close } = await openPage(here);
   await page.getByLabel("Your name").waitFor();
+  await eventually(() => page.evaluate(() => document.activeElement?.tagName), "INPUT");
   await page.keyboard.type("ada");
   await page.keyboard.press("Enter");
   await page.locator("[data-peer]").first().waitFor();
@@ -21,23 +23,22 @@ test("sign in, find somebody, write two lines, and back to the list: by keyboard
   await page.getByRole("heading", { name: "jonas" }).waitFor();
   await page.locator("[data-seq]").first().waitFor();
 
-  assert.equal(await page.evaluate(() => document.activeElement?.tagName), "TEXTAREA");
+  await eventually(() => page.evaluate(() => document.activeElement?.tagName), "TEXTAREA");
   await page.keyboard.type("first line");
   await page.keyboard.press("Shift+Enter");
   await page.keyboard.type("second line");
   await page.keyboard.press("Enter");
-  const sent = page.locator(".own .text").last();
-  assert.equal(await sent.textContent(), "first line\nsecond line");
+  await eventually(() => page.locator(".own .text").last().textContent(), "first line\nsecond line");
   await page.locator(".own").last().locator(".mark-stored").waitFor();
 
   await page.keyboard.press("Escape");
   await page.locator(".nothing-open").waitFor();
   const focused = () => page.evaluate(() => (document.activeElement instanceof HTMLElement ? document.activeElement.dataset["peer"] : undefined));
-  assert.equal(await focused(), "jonas");
+  await eventually(focused, "jonas");
   await page.keyboard.press("Home");
-  assert.equal(await focused(), "jonas", "it has become the most recent");
+  await eventually(focused, "jonas", "it has become the most recent");
   await page.keyboard.press("ArrowDown");
-  assert.equal(await focused(), "marta.olsen");
+  await eventually(focused, "marta.olsen");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "marta.olsen" }).waitFor();
   assert.deepEqual(errors, []);
@@ -53,6 +54,7 @@ test("a chat can be started with a name that nobody here has", async () => {
   await page.keyboard.press("ArrowDown");
   await page.keyboard.press("Enter");
   await page.getByText("This is the beginning of your conversation.").waitFor();
+  await eventually(() => page.evaluate(() => document.activeElement?.tagName), "TEXTAREA");
   await page.keyboard.type("hello");
   await page.keyboard.press("Enter");
   await page.locator('.list [data-peer="newcomer"]').waitFor();
@@ -63,11 +65,11 @@ test("on a narrow screen list and conversation are two screens, and back leads b
   const { page, close } = await openPage(here, { viewport: NARROW });
   await signIn(page);
   await openChat(page, "jonas");
-  assert.equal(await page.locator(".sidebar").isVisible(), false);
-  assert.equal(await page.evaluate(() => document.activeElement?.id), "with", "the heading has the focus");
+  await page.locator(".sidebar").waitFor({ state: "hidden" });
+  await eventually(() => page.evaluate(() => document.activeElement?.id), "with", "the heading has the focus");
   await page.goBack();
   await page.locator(".sidebar").waitFor();
-  assert.equal(await page.locator(".conversation").count(), 0);
+  await page.locator(".conversation").waitFor({ state: "detached" });
   await openChat(page, "jonas");
   await page.getByRole("button", { name: "Back to the list" }).click();
   await page.locator(".sidebar").waitFor();
@@ -85,8 +87,8 @@ test("arrows change the tab, and people are online first and live", async () => 
   await page.getByRole("tab", { name: "Chats" }).focus();
   await page.keyboard.press("ArrowRight");
   await page.getByRole("tab", { name: /People/, selected: true }).waitFor();
-  const names = () => page.locator(".list .name").allTextContents();
-  assert.equal((await names())[0], "aiko");
+  const first = () => page.locator(".list .name").first().textContent();
+  await eventually(first, "aiko");
   await page.evaluate(() => globalThis.duologueFake?.emit({ type: "presence", presence: { user: "aiko", online: false } }));
   await page.waitForFunction(() => document.querySelector(".list .name")?.textContent !== "aiko");
   await close();

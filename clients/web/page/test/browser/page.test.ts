@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { eventually } from "../support/eventually.ts";
 import { openChat, openPage, signIn, stage, type Stage } from "../support/page.ts";
 
 let here: Stage;
@@ -42,12 +43,12 @@ test("drafts are kept for each conversation, over a reload; signing out forgets 
   await openChat(page, "jonas");
   await page.getByLabel(/Message to/).fill("half a thought");
   await openChat(page, "marta.olsen");
-  assert.equal(await page.getByLabel(/Message to/).inputValue(), "");
+  await eventually(() => page.getByLabel(/Message to/).inputValue(), "");
   await page.locator('[data-peer="jonas"] .draft').waitFor();
   await page.reload();
   await page.getByRole("heading", { name: "marta.olsen" }).waitFor();
   await openChat(page, "jonas");
-  assert.equal(await page.getByLabel(/Message to/).inputValue(), "half a thought");
+  await eventually(() => page.getByLabel(/Message to/).inputValue(), "half a thought");
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("Your name").waitFor();
   await page.reload();
@@ -69,7 +70,7 @@ test("a refused message can be tried again, edited and deleted, and outlives a r
   await page.reload();
   await page.locator(".failed", { hasText: "refused once" }).waitFor();
   await page.getByRole("button", { name: "Edit" }).click();
-  assert.equal(await page.getByLabel(/Message to/).inputValue(), "refused once");
+  await eventually(() => page.getByLabel(/Message to/).inputValue(), "refused once");
   await page.locator(".failed").waitFor({ state: "detached" });
   await refuse("It is not taken.");
   await page.keyboard.press("Enter");
@@ -78,7 +79,7 @@ test("a refused message can be tried again, edited and deleted, and outlives a r
   await page.getByRole("button", { name: "Try again" }).click();
   await page.locator(".failed").waitFor({ state: "detached" });
   await page.locator(".own").last().locator(".mark-stored").waitFor();
-  assert.equal(await page.locator(".text", { hasText: "refused once" }).count(), 1);
+  await eventually(() => page.locator(".text", { hasText: "refused once" }).count(), 1);
   await close();
 });
 
@@ -92,7 +93,7 @@ test("a message that is not sent for a while can be given up", async () => {
   });
   await page.getByRole("button", { name: "Give up" }).click();
   await page.locator(".text", { hasText: "from a tunnel" }).waitFor({ state: "detached" });
-  assert.deepEqual(await page.evaluate(() => globalThis.duologueFake?.abandoned), ["own-old"]);
+  await eventually(() => page.evaluate(() => globalThis.duologueFake?.abandoned), ["own-old"]);
   await close();
 });
 
@@ -102,7 +103,7 @@ test("conversations that a short page left out can be had, and open where the us
   await page.locator(".list [data-peer]").nth(1).waitFor();
   await page.evaluate(() => globalThis.duologueFake?.receive("lena", "news"));
   await openChat(page, "lena");
-  assert.equal(await page.locator(".row-unread + li").getAttribute("data-seq"), "8");
+  await eventually(() => page.locator(".row-unread + li").getAttribute("data-seq"), "8");
   const more = page.getByRole("button", { name: "More", exact: true });
   for (const count of [4, 6]) {
     await more.click();
@@ -205,7 +206,7 @@ test("a device clock that is wrong by a day does not move the days", async () =>
   await page.getByLabel(/Message to/).fill("now");
   await page.keyboard.press("Enter");
   await page.locator(".own").last().locator(".mark-stored").waitFor();
-  assert.equal(await page.locator(".row-day").last().textContent(), "Today");
+  await eventually(() => page.locator(".row-day").last().textContent(), "Today");
   here.served.skewMs = 0;
   await close();
 });
@@ -223,7 +224,7 @@ test("storage that is forbidden forbids nothing else", async () => {
   await page.getByLabel(/Message to/).fill("kept as long as the page");
   await openChat(page, "marta.olsen");
   await openChat(page, "jonas");
-  assert.equal(await page.getByLabel(/Message to/).inputValue(), "kept as long as the page");
+  await eventually(() => page.getByLabel(/Message to/).inputValue(), "kept as long as the page");
   assert.deepEqual(errors, []);
   await close();
 });

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { eventually } from "../support/eventually.ts";
 import { openPage, signIn, stage, type Stage } from "../support/page.ts";
 
 let here: Stage;
@@ -15,10 +16,11 @@ test("with the real client and no server: says so, keeps what is written over a 
   await page.getByLabel(/Message to/).fill("written without a server");
   await page.keyboard.press("Enter");
   await page.locator(".own .mark-sending").waitFor();
-  await page.waitForTimeout(300);
+  // Kept: it has an id of its own by then.
+  await page.locator('.own[data-key]:not([data-key*="/local:"])').waitFor();
   await page.reload();
   await page.locator(".own", { hasText: "written without a server" }).waitFor();
-  assert.equal(await page.locator(".own").count(), 1);
+  await eventually(() => page.locator(".own").count(), 1);
   // Calls that fail are no finding; a refused script, style or sink is.
   assert.deepEqual(errors.filter((text) => !/Failed to load resource|WebSocket connection/.test(text)), []);
   await close();

@@ -65,5 +65,6 @@ export async function signIn(page: Page, name = "ada"): Promise<void> {
 
 export async function openChat(page: Page, peer: string): Promise<void> {
   await page.locator(`.list [data-peer="${peer}"]`).click();
+  await page.locator(".conversation h2", { hasText: peer }).waitFor();
   await page.locator(".conversation [data-key]").first().waitFor();
 }
