@@ -78,6 +78,36 @@ impl Message {
     }
 }
 
+/// Where a body stands that is messages one after the other.
+#[derive(Default)]
+pub(crate) struct Messages {
+    last: Message,
+    has_one: bool,
+}
+
+impl Messages {
+    /// Goes on by what came.
+    pub(crate) fn hear(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            data = self.last.hear(data);
+            if self.last.is_whole() {
+                self.last = Message::default();
+                self.has_one = true;
+            }
+        }
+    }
+
+    /// Whether no message has come in part.
+    pub(crate) fn are_whole(&self) -> bool {
+        self.last.heard == 0
+    }
+
+    /// Whether a whole one has come.
+    pub(crate) fn has_one(&self) -> bool {
+        self.has_one
+    }
+}
+
 fn refuse(what: impl std::fmt::Display) -> Status {
     Refusal::field("request", what).into_status()
 }
@@ -134,7 +164,7 @@ pin_project! {
     pub(crate) struct ResponseBody {
         #[pin]
         inner: Body,
-        message: Message,
+        messages: Messages,
         is_over: bool,
     }
 }
@@ -149,7 +179,7 @@ impl ResponseBody {
         response.map(|inner| {
             Body::new(Self {
                 inner,
-                message: Message::default(),
+                messages: Messages::default(),
                 is_over: false,
             })
         })
@@ -178,18 +208,9 @@ impl http_body::Body for ResponseBody {
         };
         *this.is_over = frame.is_trailers();
         match frame.data_ref() {
-            Some(data) => {
-                let mut rest = &data[..];
-                while !rest.is_empty() {
-                    rest = this.message.hear(rest);
-                    if this.message.is_whole() {
-                        *this.message = Message::default();
-                    }
-                }
-            }
-            // A part of a message.
-            None if this.message.heard > 0 => return Poll::Ready(Some(Err(broken_off()))),
-            None => {}
+            Some(data) => this.messages.hear(data),
+            None if this.messages.are_whole() => {}
+            None => return Poll::Ready(Some(Err(broken_off()))),
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -204,7 +225,8 @@ fn broken_off() -> Status {
     Refusal::new(Reason::Unavailable, text).into_status()
 }
 
-fn trailers(status: &Status) -> Frame<Bytes> {
+/// How a response ends with this status.
+pub(crate) fn trailers(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {
         // It fails only if a message cannot be written as a header.

@@ -11,6 +11,7 @@ mod cors;
 mod dev_token;
 mod error;
 mod grpc_web;
+mod hand_on;
 mod headers;
 pub mod limits;
 mod nodes;

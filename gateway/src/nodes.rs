@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use duologue_proto::limits::MAX_REQUEST_BYTES;
 use duologue_runtime::listener::{Peer, forward_for};
 use duologue_runtime::refusal::{Reason, Refusal};
+use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::upstream::UpstreamChannel;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Request, Response};
@@ -20,6 +21,7 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use crate::body::PREFIX_BYTES;
+use crate::hand_on::HandOn;
 use crate::limits::{OPEN_TIMEOUT, OPEN_WARNING_INTERVAL};
 use crate::upstream::CONVERSE;
 
@@ -42,15 +44,19 @@ const OF_GRPC: &str = "grpc-";
 #[derive(Debug, Clone)]
 pub(crate) struct ChatNodes {
     channel: UpstreamChannel,
+    shutdown: Shutdown,
     /// When it was logged last that a node leaves streams unopened.
     warned: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ChatNodes {
-    /// Over this channel.
-    pub(crate) fn new(channel: UpstreamChannel) -> Self {
-        let warned = Arc::default();
-        Self { channel, warned }
+    /// Over this channel, until this process drains.
+    pub(crate) fn new(channel: UpstreamChannel, shutdown: Shutdown) -> Self {
+        Self {
+            channel,
+            shutdown,
+            warned: Arc::default(),
+        }
     }
 
     /// Makes a call. Unary calls may be made again, since they only read, or move what
@@ -59,16 +65,23 @@ impl ChatNodes {
     async fn make(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let Self {
             mut channel,
+            shutdown,
             warned,
         } = self;
-        if [CONVERSE, SUBSCRIBE].contains(&request.uri().path()) {
-            // Who holds back a request of `Subscribe` is a client, and no node.
-            let is_fault = request.uri().path() == CONVERSE;
-            let opened = opened(channel.call(request)).await;
-            return opened.unwrap_or_else(|| Err(unopened(&warned, is_fault)));
-        }
-        if request.uri().path() != SEND_MESSAGE {
-            channel = channel.idempotent();
+        match request.uri().path() {
+            CONVERSE => {
+                let (hand_on, request) = HandOn::request(request, &shutdown);
+                let opened = opened(channel.call(request)).await;
+                let response = opened.unwrap_or_else(|| Err(unopened(Some(&warned))))?;
+                return Ok(hand_on.response(response.map(Body::new)));
+            }
+            SUBSCRIBE => {
+                // Who holds back a request of this call is a client, and no node.
+                let opened = opened(channel.call(request)).await;
+                return opened.unwrap_or_else(|| Err(unopened(None)));
+            }
+            SEND_MESSAGE => {}
+            _ => channel = channel.idempotent(),
         }
         let (head, body) = request.into_parts();
         let body = Limited::new(body, PREFIX_BYTES + MAX_REQUEST_BYTES);
@@ -85,15 +98,18 @@ async fn opened(
     timeout(OPEN_TIMEOUT, call).await.ok()
 }
 
-/// What is said of a stream that is not.
-fn unopened(warned: &Mutex<Option<Instant>>, is_fault: bool) -> Status {
-    let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
-    if is_fault && warned.is_none_or(|at| at.elapsed() >= OPEN_WARNING_INTERVAL) {
-        *warned = Some(Instant::now());
-        tracing::warn!(
-            "a chat node does not open a stream: it hangs, or has none to spare for this \
-             connection, which has 100 if the gateway is not its --trusted-proxy"
-        );
+/// What is said of a stream that is not. `warned`: of a node's fault, when it was logged
+/// last.
+fn unopened(warned: Option<&Mutex<Option<Instant>>>) -> Status {
+    if let Some(warned) = warned {
+        let mut warned = warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() >= OPEN_WARNING_INTERVAL) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                "a chat node does not open a stream: it hangs, or has none to spare for this \
+                 connection, which has 100 if the gateway is not its --trusted-proxy"
+            );
+        }
     }
     let text = "no chat node has opened the stream in time";
     Refusal::new(Reason::Unavailable, text).into_status()
@@ -163,7 +179,7 @@ mod tests {
         assert!(opened(std::future::pending()).await.is_none());
         assert_eq!(started.elapsed(), OPEN_TIMEOUT);
         let warned = Mutex::default();
-        assert_eq!(unopened(&warned, true).code(), tonic::Code::Unavailable);
+        assert_eq!(unopened(Some(&warned)).code(), tonic::Code::Unavailable);
     }
 
     #[test]

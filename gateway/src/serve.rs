@@ -114,13 +114,12 @@ fn gateway(
     let shutdown = process.shutdown.clone();
     let stack = Stack::passing(Methods::standard()?, &process.metrics, shutdown.clone())
         .unary_deadline(config.process.unary_deadline);
-    let chat = Routes::new(ChatNodes::new(nodes.channel()));
+    let chat = Routes::new(ChatNodes::new(nodes.channel(), shutdown));
     let upstream = Upstream::new(stack.service(chat));
     let sockets = WebSockets::new(WebSocketConfig {
         upstream: upstream.clone(),
         metrics: process.metrics.clone(),
         max_waiting_per_address: config.web.waiting_per_address,
-        hand_on: Some(shutdown),
     })?;
     let key = config.dev_key.as_deref().map(DevKey::load_or_create);
     let key = key.transpose()?.map(Arc::new);

@@ -117,7 +117,6 @@ pub(super) fn gateway(
         metrics: metrics.clone(),
         max_waiting_per_address: args.web.waiting_per_address,
         // Chat says goodbye itself.
-        hand_on: None,
     })?;
     Ok(Gateway::new(GatewayParts {
         upstream,

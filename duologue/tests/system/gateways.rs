@@ -21,12 +21,13 @@ use super::programs::{
     token, until_ready,
 };
 use crate::support::calls::send as send_request;
-use crate::support::calls::{Bearer, client, sent, text_of};
+use crate::support::calls::{Bearer, client, history, sent, text_of};
 use crate::support::frames::{hello, send};
 use crate::support::http::get;
 use crate::support::link::{Link, Way};
 use crate::support::page::Page;
 use crate::support::refused::assert_refused;
+use crate::support::session::Session;
 use crate::support::socket::Socket;
 use crate::support::soon;
 
@@ -174,6 +175,30 @@ async fn pages_of_two_gateways_and_two_nodes_talk() {
     assert_eq!(code, 1001, "{reason}");
     let (code, trailers) = events.status().await;
     assert_eq!(code, 14, "{trailers}");
+}
+
+#[tokio::test]
+async fn a_native_client_is_answered_and_handed_on_by_a_gateway_that_goes_away() {
+    let system = System::start(&[]).await;
+    let (gateway, web) = system.before(0).await;
+    let alice = as_user(web, &system.token("alice")).await;
+    let (mut alice, ..) = Session::caught_up(&alice, hello()).await;
+    for number in 1..=50 {
+        let id = format!("m{number}");
+        alice.say(number, send("bob", &id, "in flight")).await;
+    }
+    // By the first answer some are on their way.
+    alice.answer_any().await;
+    gateway.shutdown.trigger();
+    let end = alice.end().await;
+    assert_refused(end.status(), Reason::ShuttingDown);
+    soon(gateway.task).await.unwrap().unwrap();
+
+    // What was answered is kept; what was not may be sent again.
+    let answered = end.frames.iter().filter(|it| it.r#ref > 0).count() + 1;
+    let mut bob = as_user(system.nodes[0].users, &system.token("bob")).await;
+    let kept = history(&mut bob, "alice").await.len();
+    assert_eq!(kept, answered, "what was taken is answered");
 }
 
 #[tokio::test]

@@ -64,7 +64,6 @@ impl System {
             upstream: upstream.clone(),
             metrics: metrics.clone(),
             max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
-            hand_on: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -120,9 +120,6 @@ enum Call {
     Answered(Body),
 }
 
-/// When this gateway goes away, unless what it calls says so itself.
-pub(super) type Leaving = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
-
 /// One WebSocket and its call.
 pub(super) struct Bridge<IO> {
     shared: Arc<Shared>,
@@ -132,8 +129,6 @@ pub(super) struct Bridge<IO> {
     /// None once nothing follows from the client.
     up: Option<Up>,
     messages: Messages,
-    leaving: Leaving,
-    has_left: bool,
     _counted: Counted,
 }
 
@@ -146,14 +141,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         counted: Counted,
     ) -> Self {
         Self {
-            leaving: shared.leaving(),
             shared,
             protocol,
             socket,
             call: Call::Awaited(head),
             up: None,
             messages: Messages::default(),
-            has_left: false,
             _counted: counted,
         }
     }
@@ -195,7 +188,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
 
     /// Moves what can be moved; says whether there may be more.
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Lost> {
-        self.leave(cx)?;
         let read = self.read(cx)?;
         let was_full = !self.socket.has_room();
         let answered = self.answer(cx)?;
@@ -206,23 +198,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         // An answer is flushed at once; with room made, there may be another. Nobody
         // wakes for one that was not asked for while there was no room.
         Ok(read || flushed && (answered || was_full))
-    }
-
-    /// Ends what the client says when this gateway goes away: what is in flight is
-    /// answered still.
-    fn leave(&mut self, cx: &mut Context<'_>) -> Result<(), Lost> {
-        let leaving = self
-            .leaving
-            .take_if(|leaving| leaving.as_mut().poll(cx).is_ready());
-        if leaving.is_none() {
-            return Ok(());
-        }
-        self.has_left = true;
-        if matches!(self.call, Call::Awaited(_)) {
-            return Err(Lost::Close(going_away()));
-        }
-        self.close_up();
-        Ok(())
     }
 
     /// Takes what the client says, if the call has room for it.
@@ -240,15 +215,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
                 let close = Close::plain(CloseCode::Done, "nothing was said");
                 return Err(Lost::Close(close));
             }
-            Poll::Ready(None) => self.close_up(),
+            Poll::Ready(None) => {
+                if let Some(up) = self.up.take() {
+                    up.close();
+                }
+            }
         }
         Ok(true)
-    }
-
-    fn close_up(&mut self) {
-        if let Some(up) = self.up.take() {
-            up.close();
-        }
     }
 
     /// Says a message to the call; the first one makes it.
@@ -303,7 +276,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
             Call::Asked(asked) => match asked.as_mut().poll(cx) {
                 Poll::Pending => Ok(false),
                 Poll::Ready(response) => {
-                    self.call = Call::Answered(self.opened(response)?);
+                    self.call = Call::Answered(Self::opened(response)?);
                     Ok(true)
                 }
             },
@@ -311,18 +284,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
             Call::Answered(body) => match Pin::new(body).poll_frame(cx) {
                 Poll::Pending => Ok(false),
                 Poll::Ready(Some(Ok(frame))) => self.hear(frame).map(|()| true),
-                Poll::Ready(Some(Err(status))) => Err(self.ended(&status)),
-                Poll::Ready(None) => Err(self.ended(&without_status())),
+                Poll::Ready(Some(Err(status))) => Err(ended(&status)),
+                Poll::Ready(None) => Err(ended(&without_status())),
             },
         }
     }
 
-    fn opened(&self, response: Response<Body>) -> Result<Body, Lost> {
+    fn opened(response: Response<Body>) -> Result<Body, Lost> {
         if let Some(status) = Status::from_header_map(response.headers()) {
-            return Err(self.ended(&status));
+            return Err(ended(&status));
         }
         if response.status() != StatusCode::OK {
-            return Err(self.ended(&Status::unavailable("not an answer of gRPC")));
+            return Err(ended(&Status::unavailable("not an answer of gRPC")));
         }
         Ok(response.into_body())
     }
@@ -341,9 +314,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         };
         let status = Status::from_header_map(&trailers).unwrap_or_else(without_status);
         if status.code() == Code::Ok && !self.messages.is_whole() {
-            return Err(self.ended(&without_status()));
+            return Err(ended(&without_status()));
         }
-        Err(self.ended(&status))
+        Err(ended(&status))
     }
 
     fn hand_on(&mut self) -> Result<(), Lost> {
@@ -359,20 +332,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Bridge<IO> {
         }
         Ok(())
     }
-
-    /// How the call ended.
-    fn ended(&self, status: &Status) -> Lost {
-        Lost::Close(if self.has_left && status.code() == Code::Ok {
-            going_away()
-        } else {
-            Close::of_status(status)
-        })
-    }
 }
 
-fn going_away() -> Close {
-    let text = "the server goes away";
-    Close::of(CloseCode::GoingAway, Reason::ShuttingDown, text)
+/// How the call ended.
+fn ended(status: &Status) -> Lost {
+    Lost::Close(Close::of_status(status))
 }
 
 /// A response that breaks off is never a success.

@@ -23,14 +23,13 @@ use duologue_runtime::listener::Peer;
 use duologue_runtime::metrics::Metrics;
 use duologue_runtime::rate::Slots;
 use duologue_runtime::refusal::Reason;
-use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use http::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use self::bridge::{Bridge, Head, Leaving};
+use self::bridge::{Bridge, Head};
 use self::close::{Close, CloseCode};
 pub use self::frame::MAX_MESSAGE_BYTES;
 use self::handshake::{Handshake, Refused};
@@ -56,9 +55,6 @@ pub struct WebSocketConfig {
     pub metrics: Metrics,
     /// WebSockets from one address that wait for their first message.
     pub max_waiting_per_address: usize,
-    /// When clients are to be handed on: only where what is called does not go away
-    /// together with this process, and so does not say it.
-    pub hand_on: Option<Shutdown>,
 }
 
 /// The door. Made once per process: it registers metrics. Clones share it.
@@ -71,15 +67,7 @@ struct Shared {
     json: Json,
     metrics: SocketMetrics,
     waiting: Slots<IpAddr>,
-    hand_on: Option<Shutdown>,
     open: TaskTracker,
-}
-
-impl Shared {
-    fn leaving(&self) -> Leaving {
-        let hand_on = self.hand_on.as_ref()?;
-        Some(Box::pin(hand_on.draining()))
-    }
 }
 
 impl WebSockets {
@@ -90,7 +78,6 @@ impl WebSockets {
             json: Json::load()?,
             metrics: SocketMetrics::new(&config.metrics),
             waiting: Slots::new(config.max_waiting_per_address),
-            hand_on: config.hand_on,
             open: TaskTracker::new(),
         })))
     }

@@ -98,7 +98,6 @@ impl Web {
             upstream: upstream.clone(),
             metrics: metrics.clone(),
             max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
-            hand_on: None,
         });
         let gateway = Gateway::new(GatewayParts {
             upstream,

@@ -13,7 +13,7 @@ const MOMENT: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut client, called) = door.session().await;
     let message = pong(u64::MAX);
     let one = {
@@ -44,7 +44,7 @@ async fn a_slow_reader_is_served_at_its_pace_and_bounds_what_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn what_waited_for_room_goes_on_when_all_of_it_is_taken_at_once() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     door.pipe_bytes = DOWN_BYTES + 8 * 1024;
     let (mut raw, called) = door.raw_session().await;
     let (mut chunk, mut wanted) = (BytesMut::new(), Vec::new());
@@ -74,7 +74,7 @@ async fn what_waited_for_room_goes_on_when_all_of_it_is_taken_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flood_waits_and_nothing_of_it_is_lost() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut raw, mut called) = door.raw_session().await;
     let ping = frame_up(u64::MAX, Up::Ping(Ping {})).encode_to_vec();
     let frame = frame(0x82, &ping);
@@ -95,7 +95,7 @@ async fn a_flood_waits_and_nothing_of_it_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_ended_in_a_flood_is_still_told() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut client, called) = door.session().await;
     called.end(refusal(Reason::TooManyDeferred)).await;
     let ping = binary(frame_up(1, Up::Ping(Ping {})));

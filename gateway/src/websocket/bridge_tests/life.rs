@@ -13,7 +13,7 @@ fn seconds_since(start: Instant) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_without_hello_is_closed() {
     for protocol in [Protocol::Proto, Protocol::Json] {
-        let (door, start) = (Door::new(None), Instant::now());
+        let (door, start) = (Door::new(), Instant::now());
         let mut client = door
             .client(protocol, &[("authorization", "Bearer t")])
             .await;
@@ -27,7 +27,7 @@ async fn an_upgrade_without_hello_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hello_that_never_ends_is_none() {
-    let (door, start) = (Door::new(None), Instant::now());
+    let (door, start) = (Door::new(), Instant::now());
     let mut raw = door.raw(Protocol::Proto, &[]);
     raw.write_all(&[0x82, 0xFE, 0xFF, 0xFF, 0, 0, 0, 0])
         .await
@@ -46,7 +46,7 @@ async fn a_hello_that_never_ends_is_none() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_client_is_asked_and_given_up_with_its_session() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut raw, mut called) = door.raw_session().await;
     let start = Instant::now();
     // A ping, and nothing else.
@@ -74,7 +74,7 @@ async fn a_silent_client_is_asked_and_given_up_with_its_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_answers_pings_stays() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut client, called) = door.session().await;
     let lived = timeout(Duration::from_hours(1), async {
         loop {
@@ -90,7 +90,7 @@ async fn a_client_that_answers_pings_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn pings_of_the_client_are_answered_within_a_message_too() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let mut raw = door.raw(Protocol::Proto, &[]);
     raw.write_all(&frame(0x02, &[0x08])).await.unwrap();
     raw.write_all(&frame(0x89, b"there?")).await.unwrap();
@@ -109,7 +109,7 @@ async fn pings_of_the_client_are_answered_within_a_message_too() {
 
 #[tokio::test(start_paused = true)]
 async fn fragments_without_end_end_in_time() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut raw, mut called) = door.raw_session().await;
     let start = Instant::now();
     raw.write_all(&frame(0x02, b"")).await.unwrap();
@@ -129,7 +129,7 @@ async fn fragments_without_end_end_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_vanishes_ends_its_session_at_once() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (client, mut called) = door.session().await;
     let start = Instant::now();
     drop(client);
@@ -140,7 +140,7 @@ async fn a_client_that_vanishes_ends_its_session_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_close_that_is_not_answered_ends_all_the_same() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let mut raw = door.raw(Protocol::Proto, &[]);
     raw.write_all(&frame(0x82, &hello("t").encode_to_vec()))
         .await

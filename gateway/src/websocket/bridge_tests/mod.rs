@@ -15,7 +15,6 @@ use bytes::{Bytes, BytesMut};
 use duologue_proto::chat::v1::Ping;
 use duologue_proto::chat::v1::converse_request::Frame as Up;
 use duologue_runtime::refusal::Refusal;
-use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
@@ -28,7 +27,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn the_call_is_converse_with_the_token_the_trace_and_the_peer_of_the_upgrade() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [
         ("traceparent", traceparent),
@@ -58,7 +57,7 @@ async fn the_call_is_converse_with_the_token_the_trace_and_the_peer_of_the_upgra
 
 #[tokio::test(start_paused = true)]
 async fn a_token_of_the_header_will_do_and_must_not_differ_from_that_of_hello() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let header = [("authorization", "Bearer one")];
     for token in ["", "one"] {
         let mut client = door.client(Protocol::Proto, &header).await;
@@ -121,7 +120,7 @@ async fn a_status_becomes_a_close_code_behind_what_was_said_before() {
         (refusal(Reason::RateLimited), 4429),
     ];
     for (status, code) in cases {
-        let mut door = Door::new(None);
+        let mut door = Door::new();
         let (mut client, called) = door.session().await;
         called.answer(&pong(7)).await;
         called.end(status.clone()).await;
@@ -151,7 +150,7 @@ async fn a_refusal_without_a_response_is_a_close_code_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_breaks_off_is_never_a_success() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     // No trailers; half a message before an OK; bytes that are not gRPC's.
     let (mut client, called) = door.session().await;
     drop(called.down);
@@ -171,7 +170,7 @@ async fn a_response_that_breaks_off_is_never_a_success() {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_that_cannot_be_written_in_json_is_a_fault_of_the_server() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let mut client = door.client(Protocol::Json, &[]).await;
     client
         .send(text(r#"{"hello":{"accessToken":"t"}}"#))
@@ -233,7 +232,7 @@ async fn what_a_client_must_not_say_closes_with_its_code() {
         (json(frame(0x88, &[3, 232])), 1000, "nothing was said"),
     ];
     for ((protocol, bytes), code, reason) in cases {
-        let door = Door::new(None);
+        let door = Door::new();
         let mut raw = door.raw(protocol, &[]);
         raw.write_all(&bytes).await.unwrap();
         let (said, told) = raw_close(&mut raw).await;
@@ -253,7 +252,7 @@ async fn raw_close(raw: &mut tokio::io::DuplexStream) -> (u16, String) {
 
 #[tokio::test(start_paused = true)]
 async fn malformed_frames_after_the_first_end_the_session() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut client, mut called) = door.session().await;
     client.send(text("{}")).await.unwrap();
     assert_eq!(closed(&mut client).await.0, 1003);
@@ -263,7 +262,7 @@ async fn malformed_frames_after_the_first_end_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_closes_gets_what_is_in_flight_and_then_the_close() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut raw, mut called) = door.raw_session().await;
     raw.write_all(&frame(0x88, &[3, 232])).await.unwrap();
     // Its end is the request's end.
@@ -280,7 +279,7 @@ async fn a_client_that_closes_gets_what_is_in_flight_and_then_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn a_person_sees_these_texts() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let mut client = door.client(Protocol::Json, &[]).await;
     let hello = r#"{"ref": 1, "hello": {"clientName": "test", "accessToken": "t"}}"#;
     client.send(text(hello)).await.unwrap();
@@ -297,7 +296,7 @@ async fn a_person_sees_these_texts() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_pass_however_they_are_cut() {
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let (mut client, called) = door.session().await;
     let mut bytes = BytesMut::new();
     for number in 0..100 {
@@ -316,22 +315,6 @@ async fn messages_pass_however_they_are_cut() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_gateway_that_goes_away_answers_what_is_in_flight_and_hands_on() {
-    let shutdown = Shutdown::new(Duration::from_secs(20));
-    let mut door = Door::new(Some(shutdown.clone()));
-    let (mut client, mut called) = door.session().await;
-    let mut waiting = door.client(Protocol::Proto, &[]).await;
-    shutdown.trigger();
-    assert_eq!(called.said().await, None);
-    called.answer(&pong(3)).await;
-    called.end(Status::ok("")).await;
-    assert_eq!(heard(&mut client).await, pong(3));
-    let close = (1001, "SHUTTING_DOWN: the server goes away".to_owned());
-    assert_eq!(closed(&mut client).await, close);
-    assert_eq!(closed(&mut waiting).await, close);
-}
-
 #[tokio::test]
 async fn no_log_holds_a_token_or_a_text() {
     let log = Log::default();
@@ -342,7 +325,7 @@ async fn no_log_holds_a_token_or_a_text() {
         .with_ansi(false)
         .finish();
     let watch = duologue_runtime::telemetry::watch(subscriber);
-    let mut door = Door::new(None);
+    let mut door = Door::new();
     let mut client = door.client(Protocol::Json, &[]).await;
     let hello = r#"{"hello":{"accessToken":"SECRET-token"}}"#;
     client.send(text(hello)).await.unwrap();

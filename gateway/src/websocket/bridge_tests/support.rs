@@ -10,7 +10,6 @@ use duologue_proto::chat::v1::{ConverseRequest, ConverseResponse, Hello, Pong};
 use duologue_proto::ids::UnixMillis;
 use duologue_runtime::metrics::{BuildInfo, Metrics};
 use duologue_runtime::refusal::{Reason, Refusal};
-use duologue_runtime::shutdown::Shutdown;
 use duologue_runtime::task;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -53,7 +52,7 @@ pub(super) struct Called {
 }
 
 impl Door {
-    pub(super) fn new(hand_on: Option<Shutdown>) -> Self {
+    pub(super) fn new() -> Self {
         let (sender, calls) = mpsc::channel(16);
         let upstream = Upstream::new(tower::service_fn(move |request: Request<Body>| {
             let sender = sender.clone();
@@ -71,7 +70,7 @@ impl Door {
                 Ok(Response::new(Body::new(body)))
             }
         }));
-        Self::of(upstream, calls, hand_on)
+        Self::of(upstream, calls)
     }
 
     /// A door whose every call is answered with this alone.
@@ -81,16 +80,15 @@ impl Door {
             let answer = Arc::clone(&answer);
             async move { Ok(answer()) }
         }));
-        Self::of(upstream, mpsc::channel(1).1, None)
+        Self::of(upstream, mpsc::channel(1).1)
     }
 
-    fn of(upstream: Upstream, calls: mpsc::Receiver<Called>, hand_on: Option<Shutdown>) -> Self {
+    fn of(upstream: Upstream, calls: mpsc::Receiver<Called>) -> Self {
         let metrics = Metrics::new(BuildInfo::of("test"), UnixMillis(0));
         let config = WebSocketConfig {
             upstream,
             metrics: metrics.clone(),
             max_waiting_per_address: DEFAULT_MAX_WAITING_PER_ADDRESS,
-            hand_on,
         };
         Self {
             sockets: WebSockets::new(config).unwrap(),
