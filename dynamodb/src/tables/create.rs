@@ -215,18 +215,28 @@ async fn recovery(database: &DynamoDb, name: &str) -> Result<Recovery, CreateErr
         .point_in_time_recovery_enabled(true)
         .build()
         .map_err(|error| failed(name)(Failure::NotSent(error.to_string())))?;
-    let turned_on = database
+    let turn_on = database
         .repeating()
         .update_continuous_backups()
         .table_name(name)
-        .point_in_time_recovery_specification(specification)
-        .send();
-    match turned_on.await.map_err(|error| classify(&error)) {
-        Ok(_) => Ok(Recovery::On),
-        // So says one for development.
-        Err(Failure::Refused(text)) if text.starts_with("UnknownOperationException") => {
-            Ok(Recovery::NotOffered)
+        .point_in_time_recovery_specification(specification);
+    let deadline = Instant::now() + CREATE_TIMEOUT;
+    loop {
+        let turned_on = turn_on.clone().send().await;
+        match turned_on.map_err(|error| classify(&error)) {
+            Ok(_) => return Ok(Recovery::On),
+            // So says one for development.
+            Err(Failure::Refused(text)) if text.starts_with("UnknownOperationException") => {
+                return Ok(Recovery::NotOffered);
+            }
+            // A new table has no backups at first.
+            Err(Failure::Refused(text))
+                if text.starts_with("ContinuousBackupsUnavailableException")
+                    && Instant::now() < deadline =>
+            {
+                tokio::time::sleep(CREATE_POLL).await;
+            }
+            Err(failure) => return Err(failed(name)(failure)),
         }
-        Err(failure) => Err(failed(name)(failure)),
     }
 }

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Created, Key, KeyKind, Problem, Recovery, TableSpec, check, create, describe};
+use duologue_runtime::clock::SystemClock;
+use tokio::time::Instant;
+
+use super::{
+    CreateError, Created, Key, KeyKind, Problem, Recovery, TableSpec, check, create, describe,
+};
 use crate::client::{DynamoDb, Options};
-use crate::testing::{Connector, Engine};
+use crate::limits::CREATE_POLL;
+use crate::testing::{Connector, Engine, Fault, Faults};
 
 const MESSAGES: TableSpec = TableSpec {
     name: "messages",
@@ -66,6 +72,26 @@ async fn what_is_missing_is_reported_and_what_was_made_is_not() {
         ]
     );
     assert!(tables[0].id.is_some() && tables[0].id != tables[1].id);
+}
+
+/// Amazon's DynamoDB refuses it for some seconds after a table is made.
+#[tokio::test(start_paused = true)]
+async fn recovery_is_turned_on_as_soon_as_a_new_table_can_have_it() {
+    let faults = Arc::new(Faults::none());
+    let clock = Arc::new(SystemClock);
+    let way = Connector::with(Arc::new(Engine::new()), Arc::clone(&faults), clock);
+    let database = way.client(Options::default());
+    let not_yet = |times| vec![Fault::Refuse("ContinuousBackupsUnavailableException"); times];
+    faults.plan("UpdateContinuousBackups", not_yet(9));
+    let began = Instant::now();
+    let made = create(&database, &[MESSAGES]).await.unwrap();
+    // In the end this one says that it does not know what that is.
+    assert_eq!(made[0].recovery, Recovery::NotOffered);
+    assert!(began.elapsed() >= CREATE_POLL * 9);
+
+    faults.plan("UpdateContinuousBackups", not_yet(999));
+    let refused = create(&database, &[MESSAGES]).await.unwrap_err();
+    assert!(matches!(refused, CreateError::Failed { .. }), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

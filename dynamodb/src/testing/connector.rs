@@ -158,6 +158,7 @@ impl Parts {
                 return Err(broken());
             }
             Fault::Throttle => refusal("ProvisionedThroughputExceededException", "a test"),
+            Fault::Refuse(code) => refusal(code, "a test"),
             Fault::ServerError { applied } => {
                 if applied {
                     self.apply(&operation, &body);

@@ -22,6 +22,8 @@ pub enum Fault {
     LoseReply,
     /// It is refused for load.
     Throttle,
+    /// It is refused, with this code.
+    Refuse(&'static str),
     /// The answer is an error of DynamoDB's; it may have been applied.
     ServerError {
         /// Whether it was.
