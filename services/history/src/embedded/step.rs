@@ -59,6 +59,7 @@ impl EmbeddedStep {
     /// Waits until the tables keep up. fjall would wait too, at higher numbers, but
     /// inside a commit and without an end if its worker has failed meanwhile.
     fn wait_for_room(&self) -> fjall::Result<()> {
+        self.tables.seal_full()?;
         while self.tables.growing().into_iter().any(is_behind) {
             // Syncs nothing; it fails if a worker of fjall has failed, say because
             // the disk is full.

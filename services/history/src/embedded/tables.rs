@@ -17,7 +17,10 @@ use duologue_proto::ids::{ConversationId, HistoryId, Seq, UnixMillis, UserId};
 use duologue_proto::message::Cursor;
 use duologue_runtime::faults::{self, Mutant, Point, planted};
 use fjall::config::{FilterPolicy, PartitioningPolicy};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{
+    AbstractTree as _, CompressionType, Database, DatabaseBuilder, Keyspace, KeyspaceCreateOptions,
+    PersistMode,
+};
 
 use super::journal::{Journals, mend};
 use super::values::Unreadable;
@@ -84,6 +87,10 @@ impl Tables {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let database = recover_database(path)?;
         faults::point(Point::Opening);
+        Self::of(database)
+    }
+
+    fn of(database: Database) -> Result<Self, StoreError> {
         let keyspace = |name| {
             if !database.keyspace_exists(name) {
                 return Err(Unreadable("a keyspace that is missing").into());
@@ -144,6 +151,19 @@ impl Tables {
         batch.commit()?;
         if let Some(reading) = changes.reading {
             self.highest_reading.store(reading.0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Seals the memtables that are full, to be written out. fjall 3.1 leaves that to its
+    /// worker and tells it so at every commit: while it is busy a memtable grows without
+    /// an end, and with a thousand such messages waiting for it the worker waits for
+    /// itself, for ever.
+    pub(super) fn seal_full(&self) -> fjall::Result<()> {
+        for keyspace in self.growing() {
+            if keyspace.tree.active_memtable().size() > buffer_bytes(keyspace.name()) {
+                keyspace.rotate_memtable()?;
+            }
         }
         Ok(())
     }
@@ -209,7 +229,7 @@ pub(super) fn engine_error(error: fjall::Error) -> StoreError {
     }
 }
 
-fn open_database(path: &Path) -> fjall::Result<Database> {
+fn builder(path: &Path) -> DatabaseBuilder<Database> {
     Database::builder(path)
         .cache_size(CACHE_BYTES)
         .max_journaling_size(JOURNALS_BYTES)
@@ -217,7 +237,10 @@ fn open_database(path: &Path) -> fjall::Result<Database> {
         .worker_threads(WORKERS)
         // Messages are short, and a sync costs more than the bytes.
         .journal_compression(CompressionType::None)
-        .open()
+}
+
+fn open_database(path: &Path) -> fjall::Result<Database> {
+    builder(path).open()
 }
 
 /// Opens a database of which a loss of power may have torn the journal's end; one
@@ -253,14 +276,17 @@ fn recover_database(path: &Path) -> Result<Database, StoreError> {
     open_database(path).map_err(engine_error)
 }
 
-fn options(name: &str) -> KeyspaceCreateOptions {
-    let buffer_bytes = if name == MESSAGES {
+fn buffer_bytes(name: &str) -> u64 {
+    if name == MESSAGES {
         MESSAGES_BUFFER_BYTES
     } else {
         ROWS_BUFFER_BYTES
-    };
+    }
+}
+
+fn options(name: &str) -> KeyspaceCreateOptions {
     let options = KeyspaceCreateOptions::default()
-        .max_memtable_size(buffer_bytes)
+        .max_memtable_size(buffer_bytes(name))
         // Of the lower levels, where nearly everything is. Else the index of a table, a
         // block of a megabyte, would be read to find one key in it.
         .index_block_partitioning_policy(PartitioningPolicy::new([false, false, true]));
@@ -271,5 +297,45 @@ fn options(name: &str) -> KeyspaceCreateOptions {
         CURSORS | META => options,
         // Filters serve point reads, and of the others there are none.
         _ => options.filter_policy(FilterPolicy::disabled()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract_tests::{START, user};
+    use crate::store::{Activity, Window};
+
+    #[test]
+    fn a_memtable_that_is_full_is_sealed_though_no_worker_does_it() {
+        let directory = tempfile::tempdir().unwrap();
+        Tables::create(directory.path(), &HistoryId::parse("h").unwrap()).unwrap();
+        // All of fjall's are busy for as long as the test lasts.
+        let database = builder(directory.path()).worker_threads_unchecked(0);
+        let tables = Tables::of(database.open().unwrap()).unwrap();
+        let sealed = || {
+            let counts = tables.growing().map(Keyspace::sealed_memtable_count);
+            counts.into_iter().sum::<usize>()
+        };
+        let write = |peers: std::ops::Range<u32>| {
+            let window = Window::of(START);
+            let rows = peers.map(|number| {
+                let peer = user(&format!("{number:064}"));
+                (user("alice"), Activity { window, peer })
+            });
+            let changes = Changes {
+                activity: rows.collect(),
+                ..Changes::default()
+            };
+            tables.write(&changes).unwrap();
+            tables.seal_full().unwrap();
+        };
+        write(0..1);
+        assert_eq!(sealed(), 0);
+        write(1..40_000);
+        assert_eq!(sealed(), 1);
+        assert_eq!(tables.activity.tree.active_memtable().size(), 0);
+        write(40_000..40_001);
+        assert_eq!(sealed(), 1);
     }
 }
