@@ -69,7 +69,8 @@ class Server:
         self.lines = []
         self.process = subprocess.Popen(
             [self.program, "serve", "--data", self.data,
-             "--grpc-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"],
+             "--grpc-listen", "127.0.0.1:0", "--web-listen", "127.0.0.1:0",
+             "--admin-listen", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         drain(self.process.stdout, self.lines)

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use duologue_runtime::refusal::{Reason, Refusal};
+use duologue_runtime::server::COMES_BACK_AFTER;
 use duologue_runtime::shutdown::Shutdown;
 use http::{Request, Response};
 use http_body::Frame;
@@ -117,7 +118,9 @@ impl http_body::Body for ResponseBody {
 
 fn going_away() -> Status {
     let text = "the gateway is shutting down: call another one";
-    Refusal::new(Reason::ShuttingDown, text).into_status()
+    Refusal::new(Reason::ShuttingDown, text)
+        .retry_after(COMES_BACK_AFTER)
+        .into_status()
 }
 
 #[cfg(test)]

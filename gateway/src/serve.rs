@@ -67,7 +67,10 @@ pub async fn serve(
     let admin = process.admin(listeners.admin, served.clone());
     let chat = nodes.keep_readiness(process.readiness.register("chat"));
     let chat = task::spawn("chat readiness", chat);
-    let drain = task::spawn("drain", drain(process.clone()));
+    let drain = {
+        let process = process.clone();
+        task::spawn("drain", async move { process.close(&[]).await })
+    };
     process.open(&[]).await;
     print_ready(BUILD, &places);
     web(&config, &process, gateway, listeners.web, tls).await;
@@ -79,11 +82,6 @@ pub async fn serve(
     admin.await?;
     tracing::info!("ended");
     Ok(())
-}
-
-async fn drain(process: Process) {
-    process.shutdown.draining().await;
-    process.close(&[]).await;
 }
 
 /// The nodes, which see the user's own token and none of ours.

@@ -121,4 +121,18 @@ pub enum PresenceError {
         /// Wait at least this long.
         retry_after: Option<Duration>,
     },
+    /// Of this user nothing can be said or changed: too many devices, or a row that cannot
+    /// be read. Whoever asks elsewhere hears the same, and of others it says nothing.
+    #[error("presence of this user is not available")]
+    OfUser,
+}
+
+impl PresenceError {
+    /// How long to wait at least, if that was said.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after } => *retry_after,
+            Self::OfUser => None,
+        }
+    }
 }

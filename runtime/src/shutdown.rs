@@ -1,8 +1,11 @@
-//! How a process ends: first it drains, then it stops.
+//! How a process ends: first it leaves, then it drains, then it stops.
 //!
-//! Draining means: take no new work, finish what is under way, hand clients on.
-//! It may take the grace period; whoever is not done then is cut off.
+//! Leaving means: say that no calls are wanted, and serve as before until those who
+//! choose have noticed. Draining means: take no new work, finish what is under way,
+//! hand clients on. Both together may take the grace period; whoever is not done then
+//! is cut off.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,29 +20,48 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(20);
 /// The exit code of a process that was told twice to end.
 pub const EXIT_CODE_AT_ONCE: i32 = 130;
 
-/// The two stages of an ending process. Clones share them.
+/// The stages of an ending process. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
+    leaving: CancellationToken,
     draining: CancellationToken,
     stopped: CancellationToken,
     began: Arc<OnceLock<Instant>>,
+    drains: Arc<AtomicBool>,
+    delay: Duration,
     grace: Duration,
 }
 
 impl Shutdown {
-    /// A process that runs, and will have this long to drain.
+    /// A process that runs, and will have this long to end.
     pub fn new(grace: Duration) -> Self {
         Self {
+            leaving: CancellationToken::new(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
             began: Arc::default(),
+            drains: Arc::default(),
+            delay: Duration::ZERO,
             grace,
         }
     }
 
-    /// Begins to drain. Only the first call counts.
-    pub fn trigger(&self) {
+    /// For so long after a signal it serves as before. It is a part of the grace period.
+    #[must_use]
+    pub fn delayed(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// Begins to leave. Only the first call counts.
+    fn leave(&self) {
         self.began.get_or_init(Instant::now);
+        self.leaving.cancel();
+    }
+
+    /// Begins to drain, without a delay. Only the first call counts.
+    pub fn trigger(&self) {
+        self.leave();
+        self.drains.store(true, Ordering::Release);
         self.draining.cancel();
     }
 
@@ -49,15 +71,25 @@ impl Shutdown {
         self.stopped.cancel();
     }
 
-    /// Whether draining has begun. Cheap enough to be asked for every read of a
-    /// connection, unlike the futures below.
-    pub fn is_draining(&self) -> bool {
+    /// Whether it leaves, or drains.
+    pub fn is_leaving(&self) -> bool {
         self.began.get().is_some()
     }
 
-    /// How long the process has to drain.
+    /// Whether draining has begun. Cheap enough to be asked for every read of a
+    /// connection, unlike the futures below.
+    pub fn is_draining(&self) -> bool {
+        self.drains.load(Ordering::Acquire)
+    }
+
+    /// How long the process has to end.
     pub fn grace(&self) -> Duration {
         self.grace
+    }
+
+    /// Ends when the process begins to leave.
+    pub fn leaving(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.leaving.clone().cancelled_owned()
     }
 
     /// Ends when draining begins.
@@ -77,8 +109,8 @@ impl Shutdown {
         }
     }
 
-    /// The first SIGTERM or SIGINT begins to drain; the second ends the process
-    /// at once.
+    /// With the first SIGTERM or SIGINT the process leaves, and after the delay it
+    /// drains; the second one ends it at once.
     pub fn install_signals(&self) -> std::io::Result<JoinHandle<()>> {
         let signals = signals()?;
         Ok(crate::task::spawn(
@@ -89,7 +121,7 @@ impl Shutdown {
     }
 
     async fn grace_over(&self) {
-        self.draining.cancelled().await;
+        self.leaving.cancelled().await;
         let began = *self.began.get_or_init(Instant::now);
         tokio::time::sleep_until(began + self.grace).await;
     }
@@ -101,14 +133,24 @@ impl Shutdown {
         };
         tracing::info!(
             signal,
+            delay_seconds = self.delay.as_secs(),
             grace_seconds = self.grace.as_secs(),
             "draining; a second signal ends the process at once"
         );
-        self.trigger();
-        if let Some(signal) = signals.next().await {
-            tracing::warn!(signal, "ending at once");
-            exit(EXIT_CODE_AT_ONCE);
-        }
+        self.leave();
+        let draining = async {
+            if !self.delay.is_zero() {
+                tokio::time::sleep(self.delay).await;
+            }
+            self.trigger();
+        };
+        let ending = async {
+            if let Some(signal) = signals.next().await {
+                tracing::warn!(signal, "ending at once");
+                exit(EXIT_CODE_AT_ONCE);
+            }
+        };
+        tokio::join!(draining, ending);
     }
 }
 
@@ -188,6 +230,39 @@ mod tests {
 
         sender.send("SIGTERM").await.unwrap();
         follow.await;
+        assert_eq!(code.get(), Some(EXIT_CODE_AT_ONCE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_serves_on_for_the_delay_which_is_a_part_of_the_grace_period() {
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let signals = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let shutdown = Shutdown::new(Duration::from_secs(20)).delayed(Duration::from_secs(15));
+        let code = Cell::new(None);
+        let mut follow = Box::pin(shutdown.clone().follow(signals, |it| code.set(Some(it))));
+        let began = Instant::now();
+        sender.send("SIGTERM").await.unwrap();
+        assert!((&mut follow).now_or_never().is_none());
+        assert!(shutdown.leaving().now_or_never().is_some());
+        assert!(shutdown.is_leaving() && !shutdown.is_draining());
+
+        tokio::select! {
+            () = shutdown.draining() => {}
+            () = &mut follow => panic!("it follows the second signal, too"),
+        }
+        assert_eq!(began.elapsed().as_secs(), 15);
+        assert!(shutdown.is_draining());
+        shutdown.stopped().await;
+        assert_eq!(began.elapsed().as_secs(), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_does_not_wait_for_the_delay() {
+        let signals = futures_util::stream::iter(["SIGTERM", "SIGTERM"]);
+        let shutdown = Shutdown::new(Duration::from_secs(20)).delayed(Duration::from_secs(15));
+        let code = Cell::new(None);
+        let mut follow = Box::pin(shutdown.follow(signals, |it| code.set(Some(it))));
+        assert!((&mut follow).now_or_never().is_none());
         assert_eq!(code.get(), Some(EXIT_CODE_AT_ONCE));
     }
 }

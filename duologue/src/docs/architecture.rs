@@ -68,7 +68,7 @@ fn function(span: &'static str) -> Option<&'static str> {
 }
 
 /// Every source file: its path, with `/` before it, and its text.
-fn sources() -> Vec<(String, String)> {
+pub(super) fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = Vec::new();
     for folder in FOLDERS {

@@ -8,7 +8,7 @@ use std::path::Path;
 use clap::Command;
 use serde::Deserialize;
 
-use super::{code, rows};
+use super::{architecture, code, rows};
 
 #[derive(Deserialize)]
 struct File {
@@ -193,10 +193,50 @@ fn dashboard_and_alarms_use_numbers_that_there_are() {
         let used = metrics_in(&text);
         assert!(used.len() > 5, "{file}");
         for name in used {
-            // Documented as one row: the same at the inner listener.
+            // Documented as one row: the same at the other listeners.
             let outer = name.replace("duologue_inner_", "duologue_");
+            let outer = outer.replace("duologue_web_", "duologue_");
             assert!(documented.contains(outer.as_str()), "{file}: {name}");
         }
+    }
+}
+
+/// The names that a source registers its metrics under, without what the encoding adds.
+fn registered_in(source: &str) -> Vec<String> {
+    // Tests have metrics of their own.
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut prefix = "duologue".to_owned();
+    let mut names = Vec::new();
+    for call in source.split("registry.").skip(1) {
+        let Some((method, arguments)) = call.split_once('(') else {
+            continue;
+        };
+        let quoted = arguments.trim_start().strip_prefix('"');
+        let Some((name, _)) = quoted.and_then(|quoted| quoted.split_once('"')) else {
+            continue;
+        };
+        match method {
+            "sub_registry_with_prefix" => prefix = format!("duologue_{name}"),
+            "register" => names.push(format!("{prefix}_{name}")),
+            _ => {}
+        }
+    }
+    names
+}
+
+#[test]
+fn every_number_that_a_program_shows_is_documented() {
+    let page = read("docs/operations.md");
+    let rows = rows(&page, "Metrics");
+    let documented: BTreeSet<&str> = rows.iter().map(|row| code(&row[0])).collect();
+    let sources = architecture::sources();
+    let registered = sources.iter().flat_map(|(_, text)| registered_in(text));
+    let registered: BTreeSet<String> = registered.collect();
+    assert!(registered.len() > 20, "only {registered:?} were found");
+    for name in &registered {
+        let shown = ["", "_total", "_info"].map(|kind| format!("{name}{kind}"));
+        let is_documented = shown.iter().any(|name| documented.contains(name.as_str()));
+        assert!(is_documented, "{name} is not in docs/operations.md");
     }
 }
 

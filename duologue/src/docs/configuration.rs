@@ -26,6 +26,9 @@ secrets hidden, and ends. Unknown flags are refused; unknown variables that begi
 `DUOLOGUE_` are warned of at the start of `serve`.
 ";
 
+/// Lines of a table before its first row.
+const HEAD_LINES: usize = 2;
+
 #[test]
 fn the_configuration_is_what_the_command_line_says() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(FILE);
@@ -61,27 +64,35 @@ fn configuration() -> String {
     // Fills in what clap derives, and the subcommand `help`.
     command.build();
     let mut page = HEAD.to_owned();
-    for command in command.get_subcommands() {
-        if command.is_hide_set() || command.get_name() == "help" {
-            continue;
-        }
-        let title = format!("duologue {}", command.get_name());
-        write_command(&mut page, &title, command);
-    }
+    write_subcommands(&mut page, "duologue", &command);
     for program in programs() {
         write_command(&mut page, program.get_name(), &program);
     }
     page
 }
 
+fn write_subcommands(page: &mut String, title: &str, command: &Command) {
+    for command in command.get_subcommands() {
+        if command.is_hide_set() || command.get_name() == "help" {
+            continue;
+        }
+        let title = format!("{title} {}", command.get_name());
+        write_command(page, &title, command);
+    }
+}
+
+/// A command, and then its subcommands.
 fn write_command(page: &mut String, title: &str, command: &Command) {
     let about = command
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
     // Writing to a string does not fail.
-    let _ = writeln!(page, "\n## {title}\n\n{about}.\n");
+    let _ = writeln!(page, "\n## {title}\n\n{about}.");
     let arguments: Vec<_> = command.get_positionals().collect();
+    if !arguments.is_empty() {
+        page.push('\n');
+    }
     for argument in &arguments {
         let value = argument.get_value_names().unwrap_or_default().join(" ");
         let help = argument
@@ -90,8 +101,11 @@ fn write_command(page: &mut String, title: &str, command: &Command) {
             .unwrap_or_default();
         let _ = writeln!(page, "- `<{value}>`: {help}");
     }
-    if !arguments.is_empty() {
+    let table = markdown_table(command);
+    // What only has subcommands has no flags: of its table there is the head alone.
+    if table.lines().count() > HEAD_LINES {
         page.push('\n');
+        page.push_str(&table);
     }
-    page.push_str(&markdown_table(command));
+    write_subcommands(page, title, command);
 }

@@ -57,6 +57,7 @@ pub(crate) async fn run(args: ServeArgs, matches: &ArgMatches) -> anyhow::Result
     args.public.check_exposure()?;
     args.web
         .check_exposure(&args.public.door, args.public.uses_dev_key())?;
+    args.process.check().map_err(anyhow::Error::from_boxed)?;
     let tls = args.public.door.tls()?;
     let telemetry = telemetry::init(&args.process.telemetry(BUILD))?;
     let done = check_or_serve(args, matches, tls).await;
@@ -77,13 +78,13 @@ async fn check_or_serve(
     let keys = Keys::load(&args)?;
     process::warn(&Cli::command());
     args.public.warn();
-    serve(args, keys, tls).await
+    Box::pin(serve(args, keys, tls)).await
 }
 
 async fn serve(args: ServeArgs, keys: Keys, tls: Option<Tls>) -> anyhow::Result<()> {
     let listeners = Listeners::bind(&args).await?;
     let places = listeners.places()?;
-    let shutdown = Shutdown::new(args.process.grace);
+    let shutdown = args.process.shutdown();
     shutdown
         .install_signals()
         .context("cannot listen to signals")?;
@@ -244,9 +245,10 @@ impl System {
         );
         let serving = self.serving.clone();
         task::spawn("drain", async move {
-            shutdown.draining().await;
+            shutdown.leaving().await;
             serving.set_failing("draining");
             health.set(false).await;
+            shutdown.draining().await;
             tokio::select! {
                 biased;
                 () = chat.drain(spread) => tracing::info!("every session has ended"),

@@ -148,6 +148,7 @@ async fn checking_the_configuration_finds_what_serving_would_stumble_over() {
         (&["--tls-cert", missing, "--tls-key", missing], missing),
         (&["--log", "duologue=very"], "log filter"),
         (&["--grpc-listen", "0.0.0.0:0"], "0.0.0.0:0"),
+        (&["--drain-delay", "20s", "--grace", "20s"], "--drain-delay"),
     ] {
         let flags = [&["--check-config"], flags].concat();
         let output = soon(place.command(&flags).output()).await.unwrap();

@@ -9,12 +9,13 @@ use duologue_proto::chat::v1::subscribe_response::Frame as SubscribeFrame;
 use duologue_runtime::refusal::Reason;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::calls::{history, sent};
-use crate::support::frames::{hello, send};
+use crate::support::frames::{hello, ping, send};
 use crate::support::http::get;
 use crate::support::refused::assert_refused;
 use crate::support::{Server, Session, Watch, soon};
@@ -41,21 +42,47 @@ async fn every_session_is_told_with_how_long_to_wait_and_the_process_ends_well()
 }
 
 #[tokio::test]
-async fn clients_are_spread_when_they_come_back() {
-    let server = Server::start(&["--drain-spread", "10s"]).await;
-    let mut sessions = Vec::new();
-    for number in 0..5 {
+async fn sessions_are_sent_away_one_after_the_other_and_served_until_then() {
+    let mut server = Server::start(&["--drain-spread", "2s"]).await;
+    let mut sessions = JoinSet::new();
+    for number in 0..4_u64 {
         let chat = server.chat(&format!("user{number}")).await;
-        sessions.push(Session::caught_up(&chat, hello()).await.0);
+        let mut session = Session::caught_up(&chat, hello()).await.0;
+        sessions.spawn(async move {
+            // Whoever is still there is served.
+            let mut answers = 0;
+            while session.is_answered(answers + 1, ping()).await {
+                answers += 1;
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            (Instant::now(), answers)
+        });
     }
     server.signal("TERM").await;
-    let mut waits = Vec::new();
-    for session in &mut sessions {
-        let end = session.end().await;
-        waits.push(end.goodbye().retry_after.unwrap().seconds);
+    let signalled = Instant::now();
+    let mut ends = Vec::new();
+    while let Some(end) = sessions.join_next().await {
+        ends.push(end.unwrap());
     }
-    waits.sort_unstable();
-    assert_eq!(waits, [0, 2, 4, 6, 8]);
+    ends.sort_unstable();
+    let (last, answers) = ends[3];
+    assert!(last - signalled >= Duration::from_millis(1_400), "{ends:?}");
+    assert!(answers > ends[0].1, "{ends:?}");
+    assert!(server.ended().await.success());
+}
+
+#[tokio::test]
+async fn before_it_drains_it_serves_on_for_the_delay_and_is_not_ready() {
+    let mut server = Server::start(&["--drain-delay", "2s"]).await;
+    server.signal("TERM").await;
+    let leaving = async { while get(server.admin, "/readyz").await.code == 200 {} };
+    soon(leaving).await;
+    // A balancer that has not noticed sends somebody, who is served.
+    let (mut alice, ..) = Session::caught_up(&server.chat("alice").await, hello()).await;
+    let stored = alice.ask(1, send("bob", "m", "hi")).await;
+    assert!(matches!(stored, Frame::Stored(_)), "{stored:?}");
+    alice.end().await.goodbye();
+    assert!(server.ended().await.success());
 }
 
 #[tokio::test]

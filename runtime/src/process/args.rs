@@ -45,6 +45,9 @@ pub struct ProcessArgs {
     /// How long the process may take to end after SIGTERM
     #[arg(long, value_name = "DURATION", env = "DUOLOGUE_GRACE", default_value = "20s", value_parser = duration)]
     pub grace: Duration,
+    /// How long the process serves as before after SIGTERM, with readiness failing already, so that balancers notice; a part of --grace
+    #[arg(long, value_name = "DURATION", env = "DUOLOGUE_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
     /// What to log, such as info or info,duologue_chat=debug
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = "info")]
     pub log: String,
@@ -154,7 +157,8 @@ pub struct PublicArgs {
     )]
     pub grpc_listen: SocketAddr,
     /// A public key that signs users' tokens, as PEM or JWKS (EdDSA, ES256, RS256); repeatable.
-    /// Without any, a development key is made in the data directory
+    /// Without any, duologue makes a development key in its data directory, and duologue-chat does
+    /// not start
     #[arg(
         long,
         value_name = "FILE",

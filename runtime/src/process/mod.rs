@@ -8,6 +8,7 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{ArgMatches, Parser};
 use tokio::net::TcpListener;
@@ -52,13 +53,14 @@ where
         // Before anything is made: what is refused leaves nothing behind.
         check(&config)?;
         let args = of(&config);
+        args.check()?;
         let telemetry = telemetry::init(&args.telemetry(build))?;
         let done = if args.check_config {
             print_config::<C>(&matches);
             Ok(())
         } else {
             warn(&C::command());
-            let shutdown = Shutdown::new(args.grace);
+            let shutdown = args.shutdown();
             shutdown.install_signals()?;
             serve(config, shutdown).await
         };
@@ -110,6 +112,22 @@ fn tell(error: &dyn Error) {
 }
 
 impl ProcessArgs {
+    /// Refuses what cannot be.
+    pub fn check(&self) -> Result<(), ProcessError> {
+        let (delay, grace) = (self.drain_delay, self.grace);
+        if delay > Duration::ZERO && delay >= grace {
+            let text =
+                format!("--drain-delay ({delay:?}) must be shorter than --grace ({grace:?})");
+            return Err(text.into());
+        }
+        Ok(())
+    }
+
+    /// How the process ends.
+    pub fn shutdown(&self) -> Shutdown {
+        Shutdown::new(self.grace).delayed(self.drain_delay)
+    }
+
     /// How the process tells what it does.
     pub fn telemetry(&self, build: BuildInfo) -> TelemetryConfig {
         TelemetryConfig {
@@ -166,12 +184,14 @@ impl Process {
         }
     }
 
-    /// The process wants no more calls.
+    /// Says, once the process leaves, that it wants no more calls; until it drains.
     pub async fn close(&self, health: &[&Health]) {
+        self.shutdown.leaving().await;
         self.serving.set_failing("draining");
         for health in health {
             health.set(false).await;
         }
+        self.shutdown.draining().await;
     }
 
     /// How connections of a door are let in.
@@ -247,10 +267,7 @@ pub async fn serve_inner(
     let admin = process.admin(admin, served.clone());
     let drain = {
         let (process, health) = (process.clone(), health.clone());
-        task::spawn("drain", async move {
-            process.shutdown.draining().await;
-            process.close(&[&health]).await;
-        })
+        task::spawn("drain", async move { process.close(&[&health]).await })
     };
     process.open(&[health]).await;
     let result = door.serve(args, process).await;

@@ -11,7 +11,7 @@ use duologue_proto::ids::Seq;
 use duologue_proto::presence::PresenceError;
 use duologue_proto::wire::InvalidField;
 use tonic::Status;
-use tonic_types::StatusExt as _;
+use tonic_types::{ErrorDetails, ErrorInfo, StatusExt as _};
 
 use super::{DOMAIN, Reason, Refusal};
 
@@ -43,7 +43,7 @@ pub fn history_refusal(error: &HistoryError) -> Refusal {
 /// What history's refusal says.
 pub fn history_error(status: &Status) -> HistoryError {
     let details = status.get_error_details();
-    let info = details.error_info().filter(|info| info.domain == DOMAIN);
+    let info = said(&details);
     let reason = info.map_or("", |info| info.reason.as_str());
     if reason == Reason::InvalidSyncToken.as_str() {
         return HistoryError::InvalidSyncToken;
@@ -62,15 +62,27 @@ pub fn history_error(status: &Status) -> HistoryError {
 
 /// Presence's refusal of a service's call.
 pub fn presence_refusal(error: &PresenceError) -> Refusal {
-    let PresenceError::Unavailable { retry_after } = error;
-    unavailable(error.to_string(), *retry_after)
+    let message = error.to_string();
+    match error {
+        PresenceError::Unavailable { retry_after } => unavailable(message, *retry_after),
+        PresenceError::OfUser => Refusal::new(Reason::TooManySessions, message),
+    }
 }
 
 /// What presence's refusal says.
 pub fn presence_error(status: &Status) -> PresenceError {
+    let details = status.get_error_details();
+    if said(&details).is_some_and(|info| info.reason == Reason::TooManySessions.as_str()) {
+        return PresenceError::OfUser;
+    }
     PresenceError::Unavailable {
         retry_after: retry_after(status),
     }
+}
+
+/// What is said of it, if it was we who said so.
+fn said(details: &ErrorDetails) -> Option<&ErrorInfo> {
+    details.error_info().filter(|info| info.domain == DOMAIN)
 }
 
 fn unavailable(message: String, retry_after: Option<Duration>) -> Refusal {
@@ -115,8 +127,8 @@ mod tests {
 
     #[test]
     fn what_presence_refuses_is_read_as_it_was_said() {
-        for retry_after in WAITS {
-            let error = PresenceError::Unavailable { retry_after };
+        let waits = WAITS.map(|retry_after| PresenceError::Unavailable { retry_after });
+        for error in waits.into_iter().chain([PresenceError::OfUser]) {
             let status = presence_refusal(&error).into_status();
             assert_eq!(presence_error(&status), error);
         }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::COMES_BACK_AFTER;
 use super::cut::{Cut, Cuttable, CuttableRequest};
 use super::methods::{Method, Methods};
 use crate::refusal::{Reason, Refusal};
@@ -30,9 +31,6 @@ pub const DEFAULT_UNARY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `grpc-timeout` longer than this is the same as none: timers go no further.
 pub const MAX_TIMEOUT: Duration = Duration::from_hours(365 * 24);
-
-/// When a caller may come again whom a gateway sends away that ends.
-const PASSED_RETRY_AFTER: Duration = Duration::from_millis(500);
 
 const TIMEOUT_HEADER: &str = "grpc-timeout";
 
@@ -108,7 +106,7 @@ impl DeadlineLayer {
     fn comes_back(&self) -> Duration {
         if self.passes {
             // To another one, at once.
-            return PASSED_RETRY_AFTER;
+            return COMES_BACK_AFTER;
         }
         self.shutdown.grace()
     }

@@ -38,7 +38,7 @@ impl Health {
     }
 
     /// Tells, for as long as somebody says it, whether a server that is open can do its
-    /// work: "not serving" while it cannot, and "serving" again, unless it drains. What
+    /// work: "not serving" while it cannot, and "serving" again, unless it leaves. What
     /// cannot be is told at every saying, since the server may have opened meanwhile.
     pub async fn follow(self, mut can_work: watch::Receiver<bool>, shutdown: Shutdown) {
         let mut failing = false;
@@ -46,9 +46,9 @@ impl Health {
             let works = *can_work.borrow_and_update();
             if !works {
                 self.set(false).await;
-            } else if failing && !shutdown.is_draining() {
+            } else if failing && !shutdown.is_leaving() {
                 self.set(true).await;
-                if shutdown.is_draining() {
+                if shutdown.is_leaving() {
                     self.set(false).await;
                 }
             }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_serves_while_it_can_work_and_never_again_once_it_drains() {
+    async fn a_server_serves_while_it_can_work_and_never_again_once_it_leaves() {
         let health = Health::new(&["s"]).await;
         let shutdown = Shutdown::new(Duration::ZERO);
         let (can_work, said) = watch::channel(true);

@@ -63,6 +63,8 @@ pub const PROXY_CONNECTION_WINDOW_BYTES: u32 =
 pub const PROXY_MAX_PENDING_RESETS: usize = 1_024;
 /// Connections of trusted proxies that may wait to be served.
 pub const MAX_WAITING_PROXIES: usize = 64;
+/// When a caller may come again who is sent to another server, since this one ends.
+pub const COMES_BACK_AFTER: Duration = Duration::from_millis(500);
 /// A connection that is silent for this long is asked whether it lives.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection that does not answer for this long is closed.

@@ -84,13 +84,19 @@ impl Chat {
         self.leave.is_none() || self.core.tenure.is_held(Instant::now())
     }
 
-    /// Tells every session, now and later, that the node stops, and waits until
-    /// all have ended. Their clients come back spread over `spread`. What the sessions
+    /// Tells every session that the node stops, one after the other within `spread`, and
+    /// waits until all have ended. What the sessions
     /// have stored is still told to other nodes. The node's lease is given back last:
     /// the routes are gone by then.
     pub async fn drain(&self, spread: Duration) {
-        self.core.registry.drain(spread);
-        self.core.registry.empty().await;
+        let registry = &self.core.registry;
+        let telling = registry.drain(spread);
+        tokio::select! {
+            biased;
+            // Those that come now are told so at once.
+            () = async { telling.await; registry.empty().await } => {}
+            () = registry.empty() => {}
+        }
         let told = tokio::time::timeout(LEAVE_TIMEOUT, self.core.router.idle()).await;
         if told.is_err() {
             tracing::warn!("other nodes were not told everything: their sessions are to sync");

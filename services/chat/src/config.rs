@@ -28,8 +28,8 @@ pub struct ChatArgs {
     #[arg(long, value_name = "BYTES", env = "DUOLOGUE_MAX_TEXT_BYTES", default_value_t = 8192,
           value_parser = clap::value_parser!(u16).range(1..=i64::try_from(MAX_TEXT_BYTES).unwrap_or(1)))]
     pub max_text_bytes: u16,
-    /// Who may see whether a user is online. Without it, everyone while the development key is
-    /// in use, else users who share a conversation
+    /// Who may see whether a user is online. Without it, users who share a conversation, or
+    /// everyone if there is no --jwt-public-key
     #[arg(long, value_name = "WHO", env = "DUOLOGUE_PRESENCE_VISIBILITY")]
     pub presence_visibility: Option<PresenceVisibility>,
     /// Messages that one user may send: per second, and at once

@@ -265,11 +265,11 @@ impl Connection {
                     .router
                     .cursor(&self.handle.user, &peer, cursor, origin);
             }
-            Effect::AskPresence(after) => {
+            Effect::AskPresence(number, after) => {
                 let user = self.user();
                 self.ask(move |core| async move {
-                    let page = people::page(&core, &user, after.clone()).await;
-                    Input::PresencePage(after, page.ok())
+                    let page = people::page(&core, &user, after).await;
+                    Input::PresencePage(number, page.ok())
                 });
             }
             Effect::End(refusal) => {
@@ -369,7 +369,7 @@ fn order(input: &Input) -> (u8, Seq) {
         | Input::Resync
         | Input::RegisterAgain(..)
         | Input::Superseded
-        | Input::Drain(_) => (2, Seq::ZERO),
+        | Input::Drain => (2, Seq::ZERO),
     }
 }
 

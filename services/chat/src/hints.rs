@@ -20,7 +20,7 @@ pub const MAX_LOOKS: usize = 10_000;
 /// Users who are looked at at the same time.
 pub const LOOKS_AT_ONCE: usize = 8;
 /// How often a user is looked at when presence does not know: as long as a new node
-/// may be unknown, and more.
+/// may be unknown, and more. After that every session asks anew who is online.
 pub const MAX_LOOK_TRIES: u32 = 30;
 /// The pause before that.
 pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub(crate) async fn run(core: Arc<Core>) {
             let core = &core;
             async move {
                 let looked = people::look(core, &user).await;
-                (looked.is_err() && tries < MAX_LOOK_TRIES).then_some((user, tries + 1))
+                looked.is_err().then_some((user, tries + 1))
             }
         });
         let again: Vec<_> = looks
@@ -78,11 +78,13 @@ pub(crate) async fn run(core: Arc<Core>) {
         if !again.is_empty() {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
+        let mut lost = false;
         for (user, tries) in again {
-            if !core.hints.add(user, tries) {
-                core.registry
-                    .tell_everyone(|handle| handle.inbox.presence_lost());
-            }
+            lost |= tries > MAX_LOOK_TRIES || !core.hints.add(user, tries);
+        }
+        if lost {
+            core.registry
+                .tell_everyone(|handle| handle.inbox.presence_lost());
         }
     }
 }

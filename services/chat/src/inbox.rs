@@ -44,8 +44,14 @@ struct Waiting {
     presence_lost: bool,
     resync: bool,
     register_again: Option<(Option<Incarnation>, Duration)>,
+    ends: Ends,
+}
+
+/// Why the session is to end.
+#[derive(Debug, Default)]
+struct Ends {
     superseded: bool,
-    drain: Option<Duration>,
+    drains: bool,
 }
 
 impl Inbox {
@@ -130,12 +136,12 @@ impl Inbox {
 
     /// Tells that a newer session of the device took over.
     pub(crate) fn supersede(&self) {
-        self.change(|waiting| waiting.superseded = true);
+        self.change(|waiting| waiting.ends.superseded = true);
     }
 
     /// Tells that the node stops.
-    pub(crate) fn drain(&self, retry_after: Duration) {
-        self.change(|waiting| waiting.drain = Some(retry_after));
+    pub(crate) fn drain(&self) {
+        self.change(|waiting| waiting.ends.drains = true);
     }
 
     /// Takes everything out.
@@ -157,8 +163,8 @@ impl Inbox {
         inputs.extend(waiting.resync.then_some(Input::Resync));
         let again = waiting.register_again;
         inputs.extend(again.map(|(incarnation, delay)| Input::RegisterAgain(incarnation, delay)));
-        inputs.extend(waiting.drain.map(Input::Drain));
-        inputs.extend(waiting.superseded.then_some(Input::Superseded));
+        inputs.extend(waiting.ends.drains.then_some(Input::Drain));
+        inputs.extend(waiting.ends.superseded.then_some(Input::Superseded));
     }
 
     fn change(&self, change: impl FnOnce(&mut Waiting)) {

@@ -201,6 +201,10 @@ impl Keeper {
         self.core
             .registry
             .register_again(&incarnation, REREGISTER_SPREAD);
+        // Other nodes may have named users to look at, and took this one for dead.
+        self.core
+            .registry
+            .tell_everyone(|handle| handle.inbox.presence_lost());
         true
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use duologue_proto::ids::{Incarnation, SessionId, UserId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::inbox::Inbox;
 
@@ -45,15 +46,15 @@ struct State {
     open: BTreeMap<SessionId, Arc<Handle>>,
     /// Sessions that are to be told what concerns their user.
     users: BTreeMap<UserId, Vec<Arc<Handle>>>,
-    draining: Option<Duration>,
+    drains: bool,
 }
 
 impl Registry {
     /// Takes in a new stream. While the node drains it is told so at once.
     pub(crate) fn enter(&self, handle: &Arc<Handle>) {
         let mut state = self.lock();
-        if let Some(retry_after) = state.draining {
-            handle.inbox.drain(retry_after);
+        if state.drains {
+            handle.inbox.drain();
         }
         state
             .open
@@ -165,14 +166,20 @@ impl Registry {
         self.lock().open.len()
     }
 
-    /// Tells every session, now and later, that the node stops. Their clients are
-    /// spread over `spread`, so that they do not come back all at once.
-    pub(crate) fn drain(&self, spread: Duration) {
-        let mut state = self.lock();
-        state.draining = Some(spread);
-        let count = u32::try_from(state.open.len()).unwrap_or(u32::MAX).max(1);
-        for (index, handle) in (0..count).zip(state.open.values()) {
-            handle.inbox.drain(spread * index / count);
+    /// Tells every session that the node stops: those that come from now on at once, the
+    /// others one after the other within `spread`, so that their clients do not come back
+    /// all at once. Until its turn each is served as before.
+    pub(crate) async fn drain(&self, spread: Duration) {
+        let handles: Vec<_> = {
+            let mut state = self.lock();
+            state.drains = true;
+            state.open.values().cloned().collect()
+        };
+        let count = u32::try_from(handles.len()).unwrap_or(u32::MAX).max(1);
+        let began = Instant::now();
+        for (index, handle) in (0..count).zip(handles) {
+            tokio::time::sleep_until(began + spread * index / count).await;
+            handle.inbox.drain();
         }
     }
 

@@ -57,7 +57,7 @@ pub async fn run(config: ServeConfig, shutdown: Shutdown) -> Result<(), ProcessE
         inner: bind(config.inner.internal_listen).await?,
         admin: bind(config.process.admin_listen).await?,
     };
-    serve(config, listeners, shutdown).await
+    Box::pin(serve(config, listeners, shutdown)).await
 }
 
 /// Serves until the process has drained, in this order: not ready, sessions moved on,
@@ -353,7 +353,6 @@ fn public(
 /// Moves the sessions on when the process is told to end, for at most the grace
 /// period.
 async fn drain(process: Process, chat: Chat, health: [Health; 2], spread: Duration) {
-    process.shutdown.draining().await;
     process.close(&[&health[0], &health[1]]).await;
     tokio::select! {
         biased;

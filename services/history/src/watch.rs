@@ -38,7 +38,7 @@ impl Watch {
                 return self.health.set(false).await;
             }
             let probed = self.history.probe().await;
-            if self.shutdown.is_draining() {
+            if self.shutdown.is_leaving() {
                 return;
             }
             match probed {

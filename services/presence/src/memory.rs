@@ -113,7 +113,7 @@ impl Directory for MemoryDirectory {
     async fn take(&self, lease: &Lease) -> Result<(), PresenceError> {
         let leases = &mut self.rows().leases;
         if leases.len() >= MAX_NODES && !leases.contains_key(&lease.node) {
-            return Err(full());
+            return Err(PresenceError::Unavailable { retry_after: None });
         }
         leases.insert(lease.node.clone(), lease.clone());
         Ok(())
@@ -173,7 +173,7 @@ impl Rows {
     fn put_in_force(&mut self, route: &Route) -> Result<Registered, PresenceError> {
         let devices = self.routes.entry(route.user.clone()).or_default();
         if devices.len() >= MAX_ROUTES_PER_USER && !devices.contains_key(&route.device) {
-            return Err(full());
+            return Err(PresenceError::OfUser);
         }
         let replaced = match devices.remove(&route.device) {
             // A session that registers again replaces nobody; whom it has replaced
@@ -254,12 +254,10 @@ impl Rows {
 
 impl Held {
     fn answer(&self) -> Registered {
+        let others = self.replaced.iter();
+        let others = others.filter(|replaced| replaced.session != self.route.session);
         Registered::InForce {
-            replaced: self.replaced.clone(),
+            replaced: others.cloned().collect(),
         }
     }
-}
-
-fn full() -> PresenceError {
-    PresenceError::Unavailable { retry_after: None }
 }

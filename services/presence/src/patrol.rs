@@ -5,12 +5,13 @@
 //! second is woken by the first.
 
 use duologue_proto::presence::PresenceError;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
 use crate::lease::POLL_INTERVAL;
-use crate::presence::Presence;
+use crate::presence::{CONCURRENT_PAGES, Presence};
 
 impl Presence {
     /// Reads the leases every [`POLL_INTERVAL`], and when a node could be found dead;
@@ -46,9 +47,7 @@ impl Presence {
         loop {
             polled.notified().await;
             self.forget_nodes().await;
-            if let Err(error) = self.read_due().await {
-                debug!(%error, "changes of presence wait for the next poll");
-            }
+            self.read_due().await;
         }
     }
 
@@ -64,17 +63,28 @@ impl Presence {
         }
     }
 
-    /// One page after the other, each user once: who is still open, because their
-    /// node is not known yet, is read again after the next poll.
-    async fn read_due(&self) -> Result<(), PresenceError> {
-        let mut after = None;
-        loop {
-            let users = self.due(after.as_ref());
-            let Some(last) = users.last() else {
-                return Ok(());
+    /// Page by page, some at the same time, each user once: who is still open, because
+    /// their node is not known yet, is read again after the next poll. A page that cannot
+    /// be read holds up no other, but a directory that cannot be is not asked on and on.
+    async fn read_due(&self) {
+        let pages: Vec<_> = std::iter::successors(Some(self.due(None)), |users| {
+            users.last().map(|last| self.due(Some(last)))
+        })
+        .take_while(|users| !users.is_empty())
+        .collect();
+        let readings: Vec<_> = pages.iter().map(|users| self.read(users)).collect();
+        let mut readings = stream::iter(readings).buffer_unordered(CONCURRENT_PAGES);
+        let mut failures = 0;
+        while let Some(read) = readings.next().await {
+            let Err(error) = read else {
+                failures = 0;
+                continue;
             };
-            self.read(&users).await?;
-            after = Some(last.clone());
+            debug!(%error, "changes of presence wait for the next poll");
+            failures += 1;
+            if failures == CONCURRENT_PAGES {
+                return;
+            }
         }
     }
 }

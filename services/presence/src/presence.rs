@@ -26,6 +26,9 @@ pub const MAX_WATCH_EVENTS: usize = 4_096;
 pub const MAX_OWED_READINGS: usize = 131_072;
 /// Users looked up in one call to the directory.
 pub const MAX_LOOKUP_USERS: usize = 100;
+/// Pages of so many users that are read again at the same time. If so many fail in a row,
+/// the rest waits for the next poll.
+pub const CONCURRENT_PAGES: usize = 4;
 
 const MINUTE_MILLIS: u64 = 60_000;
 

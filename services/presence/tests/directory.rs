@@ -12,8 +12,8 @@ use duologue_presence::directory::{
     GONE_KEPT, Lease, MAX_NODES, MAX_REPLACED, MAX_ROUTES_PER_USER, Renewed,
 };
 use duologue_presence::memory::{MAX_GONE_ROWS, MemoryDirectory};
-use duologue_proto::ids::{Incarnation, NodeId, UnixMillis};
-use duologue_proto::presence::{ConnectNumber, Registered, Route};
+use duologue_proto::ids::{Incarnation, NodeId, SessionId, UnixMillis};
+use duologue_proto::presence::{ConnectNumber, PresenceError, Registered, Route};
 use engines::Engine;
 use proptest::prelude::*;
 use support::{device, registered_again, route, user};
@@ -112,6 +112,7 @@ contract!(
     registering_again_replaces_the_own_row_and_nobody,
     whom_a_session_replaced_is_named_again_when_it_is_registered_again,
     re_registrations_count_after_connect_numbers,
+    a_session_that_replaces_its_successor_is_not_told_of_itself,
     devices_and_users_do_not_touch_each_other,
     the_last_route_that_is_released_leaves_a_last_seen_time,
     users_with_routes_are_listed_in_order_page_by_page,
@@ -319,6 +320,19 @@ async fn re_registrations_count_after_connect_numbers(engine: Engine) {
     assert_eq!(register(&engine, &again).await, Registered::Superseded);
 }
 
+async fn a_session_that_replaces_its_successor_is_not_told_of_itself(engine: Engine) {
+    let first = route("alice", "phone", 1);
+    let second = Route {
+        session: SessionId::parse("another").unwrap(),
+        ..registered_again(&first, 1)
+    };
+    register(&engine, &first).await;
+    register(&engine, &second).await;
+    let back = register(&engine, &registered_again(&first, 2)).await;
+    let replaced = vec![second];
+    assert_eq!(back, Registered::InForce { replaced });
+}
+
 async fn devices_and_users_do_not_touch_each_other(engine: Engine) {
     let phone = route("alice", "phone", 5);
     let (laptop, other) = (route("alice", "laptop", 1), route("bob", "phone", 1));
@@ -421,7 +435,8 @@ async fn a_user_s_routes_and_the_nodes_have_a_limit_that_stops_no_successor(engi
     for number in 0..MAX_ROUTES_PER_USER {
         register(&engine, &route("alice", &format!("d{number}"), 1)).await;
     }
-    assert!(engine.register(&route("alice", "more", 1)).await.is_err());
+    let refused = engine.register(&route("alice", "more", 1)).await;
+    assert_eq!(refused, Err(PresenceError::OfUser));
     let next = engine.register(&route("alice", "d0", 2)).await;
     let replaced = vec![route("alice", "d0", 1)];
     assert_eq!(next, Ok(Registered::InForce { replaced }));
@@ -632,8 +647,12 @@ impl Row {
     }
 
     fn in_force(&self) -> Registered {
-        let replaced = self.replaced.clone();
-        Registered::InForce { replaced }
+        let own = self.held.as_ref().map(|held| &held.session);
+        let others = self.replaced.iter();
+        let others = others.filter(|replaced| Some(&replaced.session) != own);
+        Registered::InForce {
+            replaced: others.cloned().collect(),
+        }
     }
 }
 

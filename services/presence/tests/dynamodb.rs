@@ -70,6 +70,17 @@ impl World {
         self.directory.release(route, at).await.unwrap()
     }
 
+    /// How many rows a user has, whatever they say.
+    async fn rows(&self, name: &str) -> i32 {
+        let db = self.way.client(Options::default());
+        let query = db.repeating().query().table_name(db.table(&TABLE));
+        let query = query
+            .key_condition_expression("p = :p")
+            .expression_attribute_values(":p", AttributeValue::S(name.to_owned()))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        query.send().await.unwrap().count
+    }
+
     /// Write and read units of what follows.
     async fn units(&self, call: impl Future<Output = ()>) -> (f64, f64) {
         self.way.ledger().clear();
@@ -210,7 +221,12 @@ async fn devices_that_are_gone_take_room_until_their_time_is_over() {
         assert!(world.release(&device(number)).await);
     }
     let new = device(MAX_ROWS_PER_USER);
-    assert_eq!(world.directory.register(&new).await, Err(UNAVAILABLE));
+    let (refused, rows) = (Err(PresenceError::OfUser), world.rows("alice").await);
+    assert_eq!(world.directory.register(&new).await, refused);
+    // Its session releases it all the same, and leaves nothing.
+    assert!(!world.release(&new).await);
+    assert_eq!(world.directory.register(&new).await, refused);
+    assert_eq!(world.rows("alice").await, rows);
     // One that has a row comes back.
     assert_eq!(world.register(&route("alice", "d7", 2)).await, IN_FORCE);
     let other = route("bob", "phone", 1);
@@ -243,7 +259,7 @@ async fn a_user_whose_rows_cannot_be_read_is_not_listed_and_hides_nobody() {
     let listed = world.directory.users(None, 9).await.unwrap();
     assert_eq!(listed, [user("alice"), user("carol")]);
     let asked = world.directory.lookup(&[user("bob")]).await;
-    assert_eq!(asked, Err(UNAVAILABLE), "that is not offline");
+    assert_eq!(asked, Err(PresenceError::OfUser), "that is not offline");
     world.faults.plan("Query", vec![Fault::FailBefore; 99]);
     assert_eq!(world.directory.users(None, 9).await, Err(UNAVAILABLE));
 }

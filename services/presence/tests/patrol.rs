@@ -32,6 +32,8 @@ struct Remote {
     cut: AtomicBool,
     read_millis: AtomicU64,
     lookups: AtomicU64,
+    /// Whoever asks for this user hears nothing of anybody.
+    unreadable: Mutex<Option<UserId>>,
 }
 
 impl Remote {
@@ -61,6 +63,10 @@ impl Directory for Remote {
     async fn lookup(&self, users: &[UserId]) -> Result<Vec<UserRows>, PresenceError> {
         self.lookups.fetch_add(1, Ordering::SeqCst);
         self.read().await?;
+        let unreadable = self.unreadable.lock().unwrap().clone();
+        if unreadable.is_some_and(|unreadable| users.contains(&unreadable)) {
+            return Err(PresenceError::OfUser);
+        }
         self.inner.lookup(users).await
     }
     async fn users(
@@ -197,6 +203,25 @@ async fn fifteen_seconds_after_a_kill_everyone_of_the_node_is_told_to_be_offline
         let of_n1 = |name: &str| name[1..].parse::<u32>().unwrap() % 2 == 0;
         assert!(told.iter().all(|(name, online)| !online && of_n1(name)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_rows_cannot_be_read_holds_up_nobody_on_other_pages() {
+    let mut system = System::start();
+    system.node("n1").await;
+    for number in 0..1_000 {
+        let name = format!("u{number:03}");
+        system.connect(&name, "phone", "n1").await;
+    }
+    sleep(secs(10)).await;
+    *system.directory.unreadable.lock().unwrap() = Some(user("u000"));
+    let mut watch = system.presence.watch();
+    system.kill("n1");
+    sleep(OFFLINE_WITHIN).await;
+    assert_eq!(told(&mut watch).len(), 900);
+    *system.directory.unreadable.lock().unwrap() = None;
+    sleep(POLL_INTERVAL * 2).await;
+    assert_eq!(told(&mut watch).len(), 100);
 }
 
 #[tokio::test(start_paused = true)]

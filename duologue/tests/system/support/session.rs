@@ -154,6 +154,20 @@ impl Session {
         }
     }
 
+    /// Whether a question is answered, and not by goodbye.
+    pub(crate) async fn is_answered(&mut self, reference: u64, frame: Up) -> bool {
+        self.say(reference, frame).await;
+        loop {
+            let heard = self.hear().await;
+            if heard.r#ref == reference {
+                return true;
+            }
+            if matches!(heard.frame, Some(Frame::Goodbye(_))) {
+                return false;
+            }
+        }
+    }
+
     /// The next answer to anything.
     pub(crate) async fn answer_any(&mut self) -> Frame {
         loop {

@@ -11,7 +11,6 @@ use duologue_proto::history::{
 };
 use duologue_proto::ids::{Seq, UserId};
 use duologue_proto::limits;
-use duologue_proto::presence::PresenceError;
 use duologue_runtime::refusal::{Reason, Refusal};
 use duologue_runtime::task;
 use tokio::time::Instant;
@@ -302,11 +301,11 @@ fn unseen(unseen: Unseen) -> Refusal {
             Reason::PresenceNotVisible,
             "the presence of this user is not visible to you: you share no conversation",
         ),
-        Unseen::Presence(PresenceError::Unavailable { retry_after }) => Refusal::new(
+        Unseen::Presence(error) => Refusal::new(
             Reason::Unavailable,
             "presence cannot be known at present; try again",
         )
-        .retry_after(retry_after.unwrap_or(RETRY_AFTER)),
+        .retry_after(error.retry_after().unwrap_or(RETRY_AFTER)),
         Unseen::History(error) => unanswered(error),
     }
 }

@@ -300,6 +300,13 @@ impl Driver {
                 let for_all = self.shared.lookups().found_nodes();
                 self.hand_to_all(&for_all, nodes);
             }
+            // Nobody is found by it, now or later, until the user has fewer devices: the
+            // sessions are to sync, which they do by themselves.
+            Answer::Routes(user, Err(PresenceError::OfUser)) => {
+                self.shared.parts.metrics.looked_up(false);
+                tracing::warn!(user.id = %user, "a user's routes cannot be looked up");
+                self.shared.lookups().found(&user, &[], now);
+            }
             Answer::Routes(user, Err(error)) => {
                 self.shared.parts.metrics.looked_up(false);
                 tracing::debug!(user.id = %user, %error, "routes were not looked up");

@@ -1,8 +1,9 @@
 //! History in other processes: any number of replicas of one history.
 //!
 //! Runs of one conversation go to one replica, chosen by its name among those whose
-//! stream is open, so that two writers seldom meet. That is for speed only: any
-//! replica may store any run. Questions go to the replicas in turn. One that could do
+//! stream is open, so that two writers seldom meet; and so do moves of its cursors, since
+//! that one knows what they need. That is for speed only: any replica may store any of
+//! it. Questions go to the replicas in turn. One that could do
 //! nothing lately is left in peace for a while, if there is another.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
@@ -45,10 +46,13 @@ struct Known {
     stream: Stream,
 }
 
-/// Asks the next replica.
+/// Asks the next replica, or the one that is given.
 macro_rules! ask {
-    ($history:expr, $call:ident, $request:expr) => {{
-        let known = $history.next()?;
+    ($history:expr, $call:ident, $request:expr) => {
+        ask!(of $history.next()?, $call, $request)
+    };
+    (of $known:expr, $call:ident, $request:expr) => {{
+        let known = $known;
         let mut client = known.client.clone();
         known.answer(client.$call(timed($request)).await)
     }};
@@ -168,7 +172,10 @@ impl ports::History for RemoteHistory {
         asked: Cursor,
     ) -> Result<CursorAdvanced, HistoryError> {
         let request = convert::write_advance(user, peer, asked);
-        let response = ask!(self, advance_cursor, request)?;
+        // It knows the head, and which rows of the conversation are written.
+        let owner = self.owner_of(&ConversationId::of(user, peer));
+        let owner = owner.ok_or(HistoryError::Unavailable { retry_after: None })?;
+        let response = ask!(of owner, advance_cursor, request)?;
         checked(convert::read_advanced(&response))
     }
 

@@ -78,12 +78,13 @@ macro_rules! ask {
     }};
 }
 
-/// Has the home read or change rows, which it always can unless it is broken.
+/// Has the home read or change rows, which it can unless it is broken or they are.
 macro_rules! use_rows {
     ($presence:expr, $call:ident, $request:expr) => {{
         let (home, mut client) = $presence.shared.named_home()?;
         let answer = answer(client.$call(timed($request)).await);
-        $presence.shared.answered(&home, answer.is_ok());
+        let did = matches!(answer, Ok(_) | Err(PresenceError::OfUser));
+        $presence.shared.answered(&home, did);
         answer
     }};
 }

@@ -21,6 +21,10 @@ pub const MAX_MOVES: usize = 512;
 /// Conversations whose cursors are written at the same time.
 pub const MAX_CURSOR_WRITES: usize = 8;
 
+/// Conversations without a move whose last write is remembered; others may be written
+/// again before the interval is over.
+pub const MAX_RESTING_LANES: usize = 1_024;
+
 /// The cursor moves that are not answered.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
@@ -123,7 +127,8 @@ impl Session {
             Phase::Closing => self.cursors.repeated = Vec::new(),
             Phase::AwaitingHello | Phase::Registering | Phase::Ended => {}
         }
-        let at_once = !self.ending.is_open();
+        // Without room nothing else is read either: that is not to last until the due time.
+        let at_once = !self.ending.is_open() || self.cursors.room() == 0;
         for (peer, lane) in &mut self.cursors.lanes {
             let due = at_once || lane.due.is_none_or(|due| due <= now.instant);
             if self.cursors.writing < MAX_CURSOR_WRITES && due && lane.may_write() {
@@ -134,11 +139,17 @@ impl Session {
                 self.effects.push(Effect::WriteCursor(peer.clone(), asked));
             }
         }
+        let mut room = MAX_RESTING_LANES;
         self.cursors.lanes.retain(|_, lane| {
+            if !lane.waiting.is_empty() || !lane.writing.is_empty() {
+                return true;
+            }
             let fresh = lane
                 .written
                 .is_some_and(|at| at + CURSOR_WRITE_INTERVAL > now.instant);
-            fresh || !lane.waiting.is_empty() || !lane.writing.is_empty()
+            let kept = fresh && room > 0;
+            room -= usize::from(kept);
+            kept
         });
     }
 

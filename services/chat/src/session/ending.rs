@@ -4,9 +4,8 @@
 //! message that gets stored is also relayed, and a cursor that was moved is
 //! written. Nothing is told after a goodbye.
 
-use std::time::Duration;
-
 use duologue_runtime::refusal::{Reason, Refusal};
+use duologue_runtime::server::COMES_BACK_AFTER;
 
 use super::cursors::Cursors;
 use super::sends::Sends;
@@ -22,7 +21,7 @@ pub(super) enum Ending {
     /// The device half-closed: answer everything, catch up, then OK.
     HalfClosed,
     /// The node stops: answer what is in flight, then goodbye.
-    Draining(Duration),
+    Draining,
     /// The goodbye was said, or nobody is left to say it to.
     Done(Option<Refusal>),
 }
@@ -32,9 +31,9 @@ impl Ending {
         matches!(self, Self::Open)
     }
 
-    pub(super) fn drain(&mut self, retry_after: Duration) {
+    pub(super) fn drain(&mut self) {
         if !matches!(self, Self::Done(_)) {
-            *self = Self::Draining(retry_after);
+            *self = Self::Draining;
         }
     }
 }
@@ -152,13 +151,13 @@ impl Session {
                     self.proceed_ending();
                 }
             }
-            Ending::Draining(retry_after) => {
+            Ending::Draining => {
                 if settled {
                     let refusal = Refusal::new(
                         Reason::ShuttingDown,
-                        "this node is stopping; connect again after the given time",
+                        "this node is stopping; connect to another one",
                     )
-                    .retry_after(*retry_after);
+                    .retry_after(COMES_BACK_AFTER);
                     self.end(GoodbyeReason::ShuttingDown, refusal);
                     self.proceed_ending();
                 }

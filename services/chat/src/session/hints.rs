@@ -5,7 +5,7 @@
 //! to forget what it was shown, and is told anew who is online, page by page as it
 //! reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duologue_proto::ids::UserId;
 use duologue_proto::limits::MAX_SESSION_CONVERSATIONS;
@@ -21,7 +21,7 @@ pub const MAX_PRESENCE: usize = 1_000;
 /// Cursors that may wait: both of every conversation.
 pub const MAX_RECEIPTS: usize = 2 * MAX_SESSION_CONVERSATIONS;
 /// More than a receipt or a presence takes in the outbox.
-const HINT_BYTES: usize = 256;
+pub(super) const HINT_BYTES: usize = 256;
 
 /// What waits to be told.
 #[derive(Debug, Default)]
@@ -30,6 +30,8 @@ pub(super) struct Hints {
     receipts: BTreeMap<(UserId, UserId), Cursor>,
     presence: BTreeMap<UserId, UserPresence>,
     picture: Picture,
+    /// Pages that were asked for.
+    asked: u64,
 }
 
 /// Whether the device knows who is online, as far as it was told.
@@ -41,9 +43,18 @@ enum Picture {
     /// It was not.
     Lost,
     /// It was told to forget, and who is online is being asked.
-    Asking,
+    Asking(Asked),
     /// The page after this user is to be asked; not before the time.
     More(Option<UserId>, Option<Instant>),
+}
+
+/// A page that is being asked for.
+#[derive(Debug)]
+struct Asked {
+    number: u64,
+    after: Option<UserId>,
+    /// Whose changes came since: what the page says of them may be older.
+    changed: BTreeSet<UserId>,
 }
 
 /// Some users who are online, and after whom more may follow.
@@ -57,7 +68,7 @@ impl Hints {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.picture {
             Picture::More(_, due) => due,
-            Picture::Whole | Picture::Lost | Picture::Asking => None,
+            Picture::Whole | Picture::Lost | Picture::Asking(_) => None,
         }
     }
 
@@ -80,8 +91,15 @@ impl Session {
     }
 
     pub(super) fn on_presence(&mut self, presence: UserPresence) {
-        if matches!(self.hints.picture, Picture::Lost) {
-            return;
+        match &mut self.hints.picture {
+            Picture::Lost => return,
+            Picture::Asking(asked) => {
+                asked.changed.insert(presence.user.clone());
+                if asked.changed.len() > MAX_PRESENCE {
+                    self.hints.picture = Picture::More(asked.after.take(), None);
+                }
+            }
+            Picture::Whole | Picture::More(..) => {}
         }
         self.hints.presence.insert(presence.user.clone(), presence);
         if self.hints.presence.len() > MAX_PRESENCE {
@@ -90,28 +108,28 @@ impl Session {
     }
 
     /// A page of who is online; none if that could not be known.
-    pub(super) fn on_presence_page(
-        &mut self,
-        after: Option<UserId>,
-        page: Option<PresencePage>,
-        now: Now,
-    ) {
-        if !matches!(self.hints.picture, Picture::Asking) {
-            return;
-        }
-        let Some((users, more_after)) = page else {
-            let due = Some(now.instant + RETRY_PAUSE);
-            self.hints.picture = Picture::More(after, due);
+    pub(super) fn on_presence_page(&mut self, number: u64, page: Option<PresencePage>, now: Now) {
+        let Hints {
+            presence, picture, ..
+        } = &mut self.hints;
+        let Picture::Asking(asked) = picture else {
             return;
         };
-        for presence in users {
-            // What was told meanwhile is newer.
-            self.hints
-                .presence
-                .entry(presence.user.clone())
-                .or_insert(presence);
+        if asked.number != number {
+            // Of a picture that was lost since.
+            return;
         }
-        self.hints.picture = match more_after {
+        let Some((mut users, more_after)) = page else {
+            let due = Some(now.instant + RETRY_PAUSE);
+            *picture = Picture::More(asked.after.take(), due);
+            return;
+        };
+        users.retain(|shown| !asked.changed.contains(&shown.user));
+        for shown in users {
+            // What waits was told before the page was asked for.
+            presence.insert(shown.user.clone(), shown);
+        }
+        *picture = match more_after {
             Some(user) => Picture::More(Some(user), None),
             None => Picture::Whole,
         };
@@ -137,12 +155,18 @@ impl Session {
                 None
             }
             Picture::More(after, due) if due.is_none_or(|due| due <= now.instant) => after,
-            picture @ (Picture::Whole | Picture::Asking | Picture::More(..)) => {
+            picture @ (Picture::Whole | Picture::Asking(_) | Picture::More(..)) => {
                 self.hints.picture = picture;
                 return;
             }
         };
-        self.hints.picture = Picture::Asking;
-        self.effects.push(Effect::AskPresence(after));
+        self.hints.asked += 1;
+        let number = self.hints.asked;
+        self.hints.picture = Picture::Asking(Asked {
+            number,
+            after: after.clone(),
+            changed: BTreeSet::new(),
+        });
+        self.effects.push(Effect::AskPresence(number, after));
     }
 }

@@ -19,7 +19,8 @@ mod sync;
 mod tests;
 
 pub use self::catch_up::{GAP_WAIT, HELD_BYTES, MAX_GAPS, MAX_READS, READ_BYTES, READ_MESSAGES};
-pub use self::cursors::{MAX_CURSOR_WRITES, MAX_MOVES};
+pub use self::cursors::{MAX_CURSOR_WRITES, MAX_MOVES, MAX_RESTING_LANES};
+use self::hints::HINT_BYTES;
 pub use self::hints::{MAX_PRESENCE, MAX_RECEIPTS, PresencePage};
 pub use self::sends::BEHIND_PAUSE;
 pub use self::sync::{KEPT_LEVEL, PAGE_BYTES, PAGE_CONVERSATIONS};
@@ -119,8 +120,8 @@ pub enum Input {
     Presence(UserPresence),
     /// Changes of presence were missed.
     PresenceLost,
-    /// The answer to [`Effect::AskPresence`] with the same user; none if it failed.
-    PresencePage(Option<UserId>, Option<PresencePage>),
+    /// The answer to [`Effect::AskPresence`] with the same number; none if it failed.
+    PresencePage(u64, Option<PresencePage>),
     /// So many bytes wait in the outbox now.
     Outbox(usize),
     /// What was announced may have been lost: sync.
@@ -130,8 +131,8 @@ pub enum Input {
     RegisterAgain(Option<Incarnation>, Duration),
     /// A newer session of the device took over.
     Superseded,
-    /// The node stops; clients should wait this long.
-    Drain(Duration),
+    /// The node stops.
+    Drain,
     /// Time has passed.
     Tick,
 }
@@ -156,7 +157,7 @@ pub enum Effect {
     /// Relay a cursor of this user in the conversation with the one named.
     AnnounceCursor(UserId, Cursor),
     /// Ask who is online and visible to the user, in order, after this user.
-    AskPresence(Option<UserId>),
+    AskPresence(u64, Option<UserId>),
     /// The last effect: end the stream, with OK or with a refusal.
     End(Option<Refusal>),
 }
@@ -253,7 +254,10 @@ impl Session {
             self.sync.deadline(),
             self.catch_up.deadline(),
             self.cursors.deadline(),
-            self.hints.deadline(),
+            // With room only, or it would not rest until the device reads.
+            self.hints
+                .deadline()
+                .filter(|_| self.has_room_for(HINT_BYTES)),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -307,14 +311,14 @@ impl Session {
             Input::Receipt(peer, user, cursor) => self.on_receipt(peer, user, cursor),
             Input::Presence(presence) => self.on_presence(presence),
             Input::PresenceLost => self.hints.lose_presence(),
-            Input::PresencePage(after, page) => self.on_presence_page(after, page, now),
+            Input::PresencePage(number, page) => self.on_presence_page(number, page, now),
             Input::Outbox(bytes) => self.outbox_bytes = bytes,
             Input::Resync => self.sync.request(),
             Input::RegisterAgain(incarnation, delay) => {
                 self.on_register_again(incarnation, now.instant + delay);
             }
             Input::Superseded => self.on_superseded(),
-            Input::Drain(retry_after) => self.ending.drain(retry_after),
+            Input::Drain => self.ending.drain(),
             Input::Tick => {}
         }
     }

@@ -109,9 +109,9 @@ impl Session {
                 self.sync.request();
             }
             Ok(Registered::InForce { .. }) => {}
-            Err(PresenceError::Unavailable { retry_after }) => {
+            Err(error) => {
                 // Sessions that were refused together do not come back together.
-                let pause = self.sync.jittered(pause(retry_after));
+                let pause = self.sync.jittered(pause(error.retry_after()));
                 self.register_due = Some(now.instant + pause);
                 if self.confirming {
                     self.sync.request();

@@ -25,6 +25,7 @@ use duologue_proto::ids::{
 use duologue_proto::message::{Cursor, Envelope};
 use duologue_proto::presence::{PresenceError, Registered, UserPresence};
 use duologue_runtime::refusal::{Reason, Refusal};
+use duologue_runtime::server::COMES_BACK_AFTER;
 use tokio::time::Instant;
 
 use super::{About, Effect, GAP_WAIT, Input, MAX_GAPS, Now, Session};
@@ -432,10 +433,10 @@ fn half_close_reaches_caught_up_first() {
 }
 
 #[test]
-fn a_drain_answers_appends_under_way_and_then_says_how_long_to_wait() {
+fn a_drain_answers_appends_under_way_and_then_says_goodbye() {
     let mut driven = Driven::live(&[("bob", 0)]);
     driven.give([send("bob", "m1")]);
-    let effects = driven.give([Input::Drain(Duration::from_secs(3))]);
+    let effects = driven.give([Input::Drain]);
     assert!(effects.is_empty() && driven.session.input_room() == 0);
     let stored = Appended::Stored {
         envelope: envelope("alice", "bob", 1, "m1"),
@@ -445,7 +446,7 @@ fn a_drain_answers_appends_under_way_and_then_says_how_long_to_wait() {
     assert!(matches!(
         pushed(&effects).as_slice(),
         [Down::Stored { .. }, Down::Goodbye { reason: GoodbyeReason::ShuttingDown, retry_after: Some(wait), .. }]
-            if *wait == Duration::from_secs(3)
+            if *wait == COMES_BACK_AFTER
     ));
     assert_eq!(ended(&effects), Some(Some(Reason::ShuttingDown)));
 }
@@ -527,19 +528,75 @@ fn a_device_that_missed_changes_of_presence_is_told_to_forget_and_then_who_is_on
     let mut driven = Driven::live(&[]);
     let effects = driven.give([Input::Presence(online("bob")), Input::PresenceLost]);
     assert_eq!(pushed(&effects), [&Down::PresenceReset]);
-    assert!(matches!(effects.last(), Some(Effect::AskPresence(None))));
+    assert_eq!(asked(&effects), Some((1, None)));
     let more = Some(user("carol"));
     let first = (vec![online("carol")], more.clone());
-    let effects = driven.give([Input::PresencePage(None, Some(first))]);
+    let effects = driven.give([Input::PresencePage(1, Some(first))]);
     assert_eq!(pushed(&effects), [&Down::Presence(online("carol"))]);
-    assert!(matches!(effects.last(), Some(Effect::AskPresence(after)) if *after == more));
-    assert!(
-        driven
-            .give([Input::PresencePage(more.clone(), None)])
-            .is_empty()
-    );
+    assert_eq!(asked(&effects), Some((2, more.clone())));
+    assert!(driven.give([Input::PresencePage(2, None)]).is_empty());
     let effects = driven.after(super::RETRY_PAUSE);
-    assert!(matches!(effects.as_slice(), [Effect::AskPresence(after)] if *after == more));
+    assert_eq!(asked(&effects), Some((3, more)));
+}
+
+/// The page of who is online that is asked for.
+fn asked(effects: &[Effect]) -> Option<(u64, Option<UserId>)> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::AskPresence(number, after) => Some((*number, after.clone())),
+        _ => None,
+    })
+}
+
+fn offline(name: &str) -> UserPresence {
+    UserPresence {
+        online: false,
+        ..online(name)
+    }
+}
+
+#[test]
+fn a_page_of_a_picture_that_was_lost_since_is_not_shown() {
+    let mut driven = Driven::live(&[]);
+    driven.give([Input::PresenceLost]);
+    let effects = driven.give([Input::PresenceLost]);
+    assert_eq!(asked(&effects), Some((2, None)));
+    let late = (vec![online("bob")], None);
+    assert!(driven.give([Input::PresencePage(1, Some(late))]).is_empty());
+    let page = (vec![online("carol")], None);
+    let effects = driven.give([Input::PresencePage(2, Some(page))]);
+    assert_eq!(pushed(&effects), [&Down::Presence(online("carol"))]);
+}
+
+#[test]
+fn a_change_is_newer_than_the_page_that_was_asked_for_before_it() {
+    let mut driven = Driven::live(&[]);
+    driven.give([Input::PresenceLost]);
+    let effects = driven.give([Input::Presence(offline("bob"))]);
+    assert_eq!(pushed(&effects), [&Down::Presence(offline("bob"))]);
+    let page = (vec![online("bob"), online("carol")], None);
+    let effects = driven.give([Input::PresencePage(1, Some(page))]);
+    assert_eq!(pushed(&effects), [&Down::Presence(online("carol"))]);
+    // With too many of them it is asked for again.
+    driven.give([Input::PresenceLost]);
+    let changes = (0..=super::MAX_PRESENCE).map(|n| Input::Presence(online(&format!("u{n}"))));
+    let effects: Vec<_> = changes
+        .flat_map(|change| driven.give([change, Input::Outbox(0)]))
+        .collect();
+    assert_eq!(asked(&effects), Some((3, None)));
+    assert!(driven.give([Input::PresencePage(2, None)]).is_empty());
+}
+
+#[test]
+fn who_does_not_read_is_not_asked_for_before_there_is_room() {
+    let mut driven = Driven::live(&[]);
+    driven.give([Input::PresenceLost]);
+    driven.give([
+        Input::PresencePage(1, None),
+        Input::Outbox(super::OUTBOX_BYTES),
+    ]);
+    // `give` sees to it that the session rests.
+    assert_eq!(asked(&driven.after(super::RETRY_PAUSE)), None);
+    assert_eq!(asked(&driven.give([Input::Outbox(0)])), Some((2, None)));
 }
 
 #[test]

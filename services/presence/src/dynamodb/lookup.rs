@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tracing::error;
 
 use super::DynamoDirectory;
-use super::call::{failed, unavailable};
+use super::call::failed;
 use super::rows::{
     Item, SEEN_AT, SEEN_ROW, SESSION, SORT, is_over, read_number, read_route, read_text, second,
     text,
@@ -34,7 +34,8 @@ impl DynamoDirectory {
     }
 
     pub(super) async fn rows_of(&self, user: &UserId) -> Result<UserRows, PresenceError> {
-        self.legible_rows_of(user).await?.ok_or_else(unavailable)
+        let rows = self.legible_rows_of(user).await?;
+        rows.ok_or(PresenceError::OfUser)
     }
 
     /// None: there are too many, or one that cannot be read, which asking again does not

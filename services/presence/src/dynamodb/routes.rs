@@ -17,7 +17,7 @@ use duologue_runtime::clock::RandomExt as _;
 use duologue_runtime::faults::{Mutant, planted};
 use tracing::warn;
 
-use super::call::{Outcome, failed, settle, unavailable};
+use super::call::{Outcome, failed, settle};
 use super::rows::{
     GONE_AT, Item, NONE, PARTITION, SORT, bytes, connect_number, expiry, number,
     read_connect_number, read_number, read_replaced, read_route, read_text, second, text,
@@ -129,7 +129,7 @@ impl DynamoDirectory {
             return Ok(());
         }
         warn!(user.id = %route.user, rows, in_force, "a user has too many devices");
-        Err(unavailable())
+        Err(PresenceError::OfUser)
     }
 
     /// The row of the route's device; empty if there is none.
@@ -149,21 +149,17 @@ impl DynamoDirectory {
         route: &Route,
         at: UnixMillis,
     ) -> Result<bool, PresenceError> {
-        let condition = release_rule();
-        let (now, call) = (self.clock.now(), self.new_call());
-        let write = self.write(route, MAKE_GONE, &condition);
-        let write = bind(
-            write,
-            [
-                (":none", text(NONE)),
-                (":now", second(now)),
-                (":x", expiry(now, GONE_KEPT)),
-                (":w", call.clone()),
-                (":b", number(at.0)),
-            ],
-        );
-        let write = bind_names(bind_number(write, route), route);
-        let met = self.settle_row(&write).await?;
+        let call = self.new_call();
+        let there = format!("attribute_exists(p) AND ({})", release_rule());
+        let mut met = self.settle_gone(route, at, &call, &there).await?;
+        if !met.applied && met.row.is_empty() {
+            // A registration that was refused for want of room leaves no row either; one
+            // that is late meets the same refusal.
+            if self.device_rows(&route.user, DEVICES).await? >= MAX_ROWS_PER_USER {
+                return Ok(false);
+            }
+            met = self.settle_gone(route, at, &call, &release_rule()).await?;
+        }
         if met.applied {
             let went = met.row.contains_key(rows::SESSION);
             if went {
@@ -177,6 +173,29 @@ impl DynamoDirectory {
             self.after_last(&route.user, Some(UnixMillis(at))).await?;
         }
         Ok(gone && is_by(&call, &met.row))
+    }
+
+    async fn settle_gone(
+        &self,
+        route: &Route,
+        at: UnixMillis,
+        call: &AttributeValue,
+        condition: &str,
+    ) -> Result<Met, PresenceError> {
+        let now = self.clock.now();
+        let write = self.write(route, MAKE_GONE, condition);
+        let write = bind(
+            write,
+            [
+                (":none", text(NONE)),
+                (":now", second(now)),
+                (":x", expiry(now, GONE_KEPT)),
+                (":w", call.clone()),
+                (":b", number(at.0)),
+            ],
+        );
+        let write = bind_names(bind_number(write, route), route);
+        self.settle_row(&write).await
     }
 
     pub(super) async fn clean_up(&self, seen: &Route) -> Result<bool, PresenceError> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32};
 use duologue_proto::ids::{Incarnation, NodeId};
 use duologue_proto::presence::{Lease, PresenceError, Renewed, UserPresence};
 use duologue_proto::wire::presence as convert;
+use duologue_runtime::refusal::services::presence_refusal;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tonic::Response;
@@ -36,6 +37,7 @@ struct Rows {
 const WORKS: u8 = 0;
 const FAILS: u8 = 1;
 const HANGS: u8 = 2;
+const REFUSES: u8 = 3;
 
 impl Rows {
     fn set(&self, state: u8) {
@@ -51,6 +53,7 @@ impl Rows {
         match self.broken.load(Ordering::SeqCst) {
             WORKS => Ok(Response::new(answer)),
             HANGS => std::future::pending().await,
+            REFUSES => Err(presence_refusal(&PresenceError::OfUser).into_status()),
             _ => Err(Status::unavailable("the directory cannot be reached")),
         }
     }
@@ -323,6 +326,21 @@ async fn a_replica_that_cannot_reach_the_rows_costs_no_node_its_lease() {
         // The watch is where it was.
         assert!(of_two.try_recv().is_err());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_of_one_user_says_nothing_of_the_home() {
+    let (one, mut of_one, rows_of_one) = replica_over_rows("one");
+    let (two, mut of_two, _) = replica_over_rows("two");
+    let presence = presence(&[&one, &two]);
+    let _watched = begin(&mut of_one).await;
+    rows_of_one.set(REFUSES);
+    for _ in 0..20 {
+        let refused = presence.routes(&user("bob")).await;
+        assert_eq!(refused, Err(PresenceError::OfUser));
+    }
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(of_two.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]

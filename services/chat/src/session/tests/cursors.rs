@@ -1,6 +1,7 @@
 //! Cursors: told at once, written together, never lost.
 
 use super::*;
+use crate::session::{MAX_MOVES, MAX_RESTING_LANES};
 
 fn advance(peer: &str, delivered: u64) -> Input {
     let asked = Cursor {
@@ -140,4 +141,40 @@ fn a_cursor_above_the_head_does_not_take_a_good_one_with_it() {
     assert!(
         matches!(effects.last(), Some(Effect::WriteCursor(_, asked)) if asked.delivered == Seq(2))
     );
+}
+
+#[test]
+fn moves_without_room_for_more_are_written_at_once() {
+    let mut driven = Driven::live(&[("bob", 9), ("carol", 9)]);
+    let written = |effects: &[Effect]| {
+        let writes = effects
+            .iter()
+            .filter(|effect| matches!(effect, Effect::WriteCursor(..)));
+        writes.count()
+    };
+    let effects = driven.give((1..MAX_MOVES).map(|_| advance("bob", 5)));
+    assert_eq!(written(&effects), 0);
+    let effects = driven.give([advance("carol", 5)]);
+    assert_eq!((written(&effects), driven.session.input_room()), (2, 0));
+    let stored = CursorAdvanced::Stored {
+        cursor: Cursor::asked(Some(Seq(5)), None),
+        moved: true,
+    };
+    driven.give([Input::CursorWritten(user("bob"), Ok(stored))]);
+    assert!(driven.session.input_room() > 0);
+}
+
+#[test]
+fn only_so_many_conversations_that_were_written_are_remembered() {
+    let mut driven = Driven::live(&[]);
+    let peer = |number: usize| format!("u{number:04}");
+    for number in 0..=MAX_RESTING_LANES {
+        driven.give([advance(&peer(number), 5)]);
+        let above = CursorAdvanced::AboveHead { head: Seq(0) };
+        driven.give([Input::CursorWritten(user(&peer(number)), Ok(above))]);
+    }
+    let effects = driven.give([advance(&peer(0), 6)]);
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = driven.give([advance(&peer(MAX_RESTING_LANES), 6)]);
+    assert!(matches!(effects.as_slice(), [Effect::WriteCursor(..)]));
 }

@@ -170,7 +170,7 @@ impl World {
                 Effect::WriteCursor(peer, cursor) => {
                     self.waiting.push(Waiting::Cursor(peer, cursor));
                 }
-                Effect::AnnounceCursor(..) | Effect::AskPresence(_) | Effect::Release => {}
+                Effect::AnnounceCursor(..) | Effect::AskPresence(..) | Effect::Release => {}
                 Effect::End(refusal) => panic!("the session ended: {refusal:?}"),
             }
         }
