@@ -82,6 +82,13 @@ impl Shutdown {
         self.drains.load(Ordering::Acquire)
     }
 
+    /// A time, or half of what is left until whoever is not done is cut off, if that is
+    /// less.
+    pub fn within(&self, time: Duration) -> Duration {
+        let gone = self.began.get().map_or(Duration::ZERO, Instant::elapsed);
+        time.min(self.grace.saturating_sub(gone) / 2)
+    }
+
     /// How long the process has to end.
     pub fn grace(&self) -> Duration {
         self.grace
@@ -252,6 +259,8 @@ mod tests {
         }
         assert_eq!(began.elapsed().as_secs(), 15);
         assert!(shutdown.is_draining());
+        let [short, long] = [1, 60].map(|secs| shutdown.within(Duration::from_secs(secs)));
+        assert_eq!((short.as_secs_f32(), long.as_secs_f32()), (1.0, 2.5));
         shutdown.stopped().await;
         assert_eq!(began.elapsed().as_secs(), 20);
     }

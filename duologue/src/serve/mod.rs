@@ -249,6 +249,7 @@ impl System {
             serving.set_failing("draining");
             health.set(false).await;
             shutdown.draining().await;
+            let spread = shutdown.within(spread);
             tokio::select! {
                 biased;
                 () = chat.drain(spread) => tracing::info!("every session has ended"),

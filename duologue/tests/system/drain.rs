@@ -58,8 +58,8 @@ async fn sessions_are_sent_away_one_after_the_other_and_served_until_then() {
             (Instant::now(), answers)
         });
     }
-    server.signal("TERM").await;
     let signalled = Instant::now();
+    server.signal("TERM").await;
     let mut ends = Vec::new();
     while let Some(end) = sessions.join_next().await {
         ends.push(end.unwrap());
@@ -73,7 +73,7 @@ async fn sessions_are_sent_away_one_after_the_other_and_served_until_then() {
 
 #[tokio::test]
 async fn before_it_drains_it_serves_on_for_the_delay_and_is_not_ready() {
-    let mut server = Server::start(&["--drain-delay", "2s"]).await;
+    let mut server = Server::start(&["--drain-delay", "5s"]).await;
     server.signal("TERM").await;
     let leaving = async { while get(server.admin, "/readyz").await.code == 200 {} };
     soon(leaving).await;

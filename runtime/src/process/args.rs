@@ -45,7 +45,7 @@ pub struct ProcessArgs {
     /// How long the process may take to end after SIGTERM
     #[arg(long, value_name = "DURATION", env = "DUOLOGUE_GRACE", default_value = "20s", value_parser = duration)]
     pub grace: Duration,
-    /// How long the process serves as before after SIGTERM, with readiness failing already, so that balancers notice; a part of --grace
+    /// How long the process serves as before after SIGTERM, with readiness failing already, so that balancers notice; a part of --grace. History and presence do not wait: who calls them knows at once
     #[arg(long, value_name = "DURATION", env = "DUOLOGUE_DRAIN_DELAY", default_value = "0s", value_parser = duration)]
     pub drain_delay: Duration,
     /// What to log, such as info or info,duologue_chat=debug

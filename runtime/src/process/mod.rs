@@ -267,7 +267,12 @@ pub async fn serve_inner(
     let admin = process.admin(admin, served.clone());
     let drain = {
         let (process, health) = (process.clone(), health.clone());
-        task::spawn("drain", async move { process.close(&[&health]).await })
+        task::spawn("drain", async move {
+            // Those who call are told by health, and have others to call: no delay.
+            process.shutdown.leaving().await;
+            process.shutdown.trigger();
+            process.close(&[&health]).await;
+        })
     };
     process.open(&[health]).await;
     let result = door.serve(args, process).await;

@@ -54,7 +54,7 @@ pub struct ChatArgs {
         default_value_t = 1_000
     )]
     pub sessions_per_address: usize,
-    /// Over how long clients are spread when they come back after SIGTERM
+    /// Within how long sessions are sent away after SIGTERM, one after the other; at most half of what is left of --grace
     #[arg(long, value_name = "DURATION", env = "DUOLOGUE_DRAIN_SPREAD", default_value = "2s", value_parser = duration)]
     pub drain_spread: Duration,
 }

@@ -20,7 +20,8 @@ pub const MAX_LOOKS: usize = 10_000;
 /// Users who are looked at at the same time.
 pub const LOOKS_AT_ONCE: usize = 8;
 /// How often a user is looked at when presence does not know: as long as a new node
-/// may be unknown, and more. After that every session asks anew who is online.
+/// may be unknown, and more. After that every session asks anew who is online, as soon as
+/// presence knows of anybody.
 pub const MAX_LOOK_TRIES: u32 = 30;
 /// The pause before that.
 pub const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -57,12 +58,18 @@ impl Hints {
 
 /// Looks at whoever is named, for as long as the node lives.
 pub(crate) async fn run(core: Arc<Core>) {
+    // One of those who were given up.
+    let mut lost = None;
     loop {
-        let taken = core.hints.take();
+        let mut taken = core.hints.take();
         if taken.is_empty() {
-            core.hints.added.notified().await;
-            continue;
+            let Some(user) = lost.clone() else {
+                core.hints.added.notified().await;
+                continue;
+            };
+            taken.insert(user, MAX_LOOK_TRIES);
         }
+        let count = taken.len();
         let looks = stream::iter(taken).map(|(user, tries)| {
             let core = &core;
             async move {
@@ -78,13 +85,14 @@ pub(crate) async fn run(core: Arc<Core>) {
         if !again.is_empty() {
             tokio::time::sleep(LOOK_PAUSE).await;
         }
-        let mut lost = false;
-        for (user, tries) in again {
-            lost |= tries > MAX_LOOK_TRIES || !core.hints.add(user, tries);
-        }
-        if lost {
+        if again.len() < count && lost.take().is_some() {
             core.registry
                 .tell_everyone(|handle| handle.inbox.presence_lost());
+        }
+        for (user, tries) in again {
+            if tries > MAX_LOOK_TRIES || !core.hints.add(user.clone(), tries) {
+                lost = Some(user);
+            }
         }
     }
 }

@@ -104,7 +104,7 @@ async fn online_of_peers(
         let last = peers.len() < BATCH;
         after = peers.last().cloned();
         let others: Vec<UserId> = peers.into_iter().filter(|peer| peer != caller).collect();
-        for presence in core.presence.presence(&others).await? {
+        for presence in known(core, &others).await? {
             if !presence.online {
                 continue;
             }
@@ -118,6 +118,23 @@ async fn online_of_peers(
             return Ok(page);
         }
     }
+}
+
+/// The presence of those of whom anything can be said.
+async fn known(core: &Core, users: &[UserId]) -> Result<Vec<UserPresence>, PresenceError> {
+    match core.presence.presence(users).await {
+        Err(PresenceError::OfUser) => {}
+        known => return known,
+    }
+    let mut known = Vec::new();
+    for user in users {
+        match core.presence.presence(std::slice::from_ref(user)).await {
+            Ok(presence) => known.extend(presence),
+            Err(PresenceError::OfUser) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(known)
 }
 
 /// The token of the page after `last`. User ids are visible on the page itself,
@@ -178,7 +195,7 @@ pub(crate) async fn watch(core: Arc<Core>, mut changes: Receiver<UserPresence>) 
 /// told to those who watch.
 pub(crate) async fn look(core: &Core, user: &UserId) -> Result<(), Unseen> {
     if has_watcher(core, user).await? {
-        core.presence.presence(std::slice::from_ref(user)).await?;
+        known(core, std::slice::from_ref(user)).await?;
     }
     Ok(())
 }

@@ -199,3 +199,45 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::session::Input;
+
+    fn enter(registry: &Registry, number: u32) -> Arc<Handle> {
+        let handle = Arc::new(Handle {
+            user: UserId::parse("alice").unwrap(),
+            session: SessionId::parse(&format!("s{number}")).unwrap(),
+            inbox: Inbox::new(Arc::default()),
+            confirmed: Mutex::default(),
+        });
+        registry.enter(&handle);
+        handle
+    }
+
+    fn is_sent_away(handle: &Handle) -> bool {
+        let mut inputs = Vec::new();
+        handle.inbox.take(&mut inputs);
+        matches!(inputs.as_slice(), [Input::Drain])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_are_sent_away_in_turn_and_those_that_come_then_at_once() {
+        let registry = Registry::default();
+        let before: Vec<_> = (0..4).map(|number| enter(&registry, number)).collect();
+        assert!(!is_sent_away(&before[0]));
+        let mut draining = Box::pin(registry.drain(Duration::from_secs(4)));
+        for handle in &before {
+            assert!(
+                (&mut draining).now_or_never().is_none() || handle.session == before[3].session
+            );
+            let sent: Vec<_> = before.iter().map(|handle| is_sent_away(handle)).collect();
+            assert_eq!(sent.iter().filter(|sent| **sent).count(), 1, "{sent:?}");
+            assert!(is_sent_away(&enter(&registry, 9)));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -245,7 +245,7 @@ async fn begin(
     };
     tokio::select! {
         begun = beginning => Some(begun),
-        () = services.process.shutdown.draining() => None,
+        () = services.process.shutdown.leaving() => None,
     }
 }
 
@@ -353,7 +353,11 @@ fn public(
 /// Moves the sessions on when the process is told to end, for at most the grace
 /// period.
 async fn drain(process: Process, chat: Chat, health: [Health; 2], spread: Duration) {
-    process.close(&[&health[0], &health[1]]).await;
+    let [outer, inner] = health;
+    process.close(&[&outer]).await;
+    // Until here other nodes had something to tell.
+    inner.set(false).await;
+    let spread = process.shutdown.within(spread);
     tokio::select! {
         biased;
         () = chat.drain(spread) => tracing::info!("every session has ended"),

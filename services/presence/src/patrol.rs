@@ -4,6 +4,7 @@
 //! Leases are read on time whatever else is to be read: two loops, of which the
 //! second is woken by the first.
 
+use duologue_proto::ids::UserId;
 use duologue_proto::presence::PresenceError;
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::Notify;
@@ -63,6 +64,21 @@ impl Presence {
         }
     }
 
+    /// One after the other if one of them cannot be read.
+    async fn read_each(&self, users: &[UserId]) -> Result<(), PresenceError> {
+        match self.read(users).await {
+            Err(PresenceError::OfUser) => {}
+            read => return read.map(|_| ()),
+        }
+        for user in users {
+            match self.read(std::slice::from_ref(user)).await {
+                Ok(_) | Err(PresenceError::OfUser) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Page by page, some at the same time, each user once: who is still open, because
     /// their node is not known yet, is read again after the next poll. A page that cannot
     /// be read holds up no other, but a directory that cannot be is not asked on and on.
@@ -72,7 +88,7 @@ impl Presence {
         })
         .take_while(|users| !users.is_empty())
         .collect();
-        let readings: Vec<_> = pages.iter().map(|users| self.read(users)).collect();
+        let readings: Vec<_> = pages.iter().map(|users| self.read_each(users)).collect();
         let mut readings = stream::iter(readings).buffer_unordered(CONCURRENT_PAGES);
         let mut failures = 0;
         while let Some(read) = readings.next().await {

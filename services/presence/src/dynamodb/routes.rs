@@ -153,8 +153,9 @@ impl DynamoDirectory {
         let there = format!("attribute_exists(p) AND ({})", release_rule());
         let mut met = self.settle_gone(route, at, &call, &there).await?;
         if !met.applied && met.row.is_empty() {
-            // A registration that was refused for want of room leaves no row either; one
-            // that is late meets the same refusal.
+            // A registration that was refused for want of room leaves no row either. One
+            // that is late is refused as well; if room was made meanwhile, whoever relays
+            // to it finds nobody, and removes it.
             if self.device_rows(&route.user, DEVICES).await? >= MAX_ROWS_PER_USER {
                 return Ok(false);
             }
