@@ -23,6 +23,9 @@ export class Controller {
   private listing: Promise<void> | null = null;
   private locals = 0;
   private askAgain: ReturnType<typeof setTimeout> | undefined;
+  /** How often it was asked who is online, and of whom changes came since the last time. */
+  private asked = 0;
+  private readonly changed = new Set<UserId>();
   private ended = false;
 
   constructor(readonly client: Client, skewMs: number) {
@@ -130,11 +133,15 @@ export class Controller {
 
   /** Who is online now. */
   async readOnline(): Promise<void> {
+    const asked = (this.asked += 1);
+    this.changed.clear();
     try {
       let pageToken: string | undefined;
       for (let pages = 0; pages < 5; pages += 1) {
         const page = await this.client.onlineUsers(pageToken === undefined ? {} : { pageToken });
-        this.dispatch({ type: "online", users: page.items });
+        // It was asked for again: that answer is newer.
+        if (asked !== this.asked) return;
+        this.dispatch({ type: "online", users: page.items.filter(({ user }) => !this.changed.has(user)) });
         pageToken = page.nextPageToken;
         if (pageToken === undefined) return;
       }
@@ -143,7 +150,7 @@ export class Controller {
       // online already there is none.
       clearTimeout(this.askAgain);
       const { connection } = this.state;
-      if (!this.ended && connection.kind === "connected") this.askAgain = setTimeout(() => void this.readOnline(), ONLINE_RETRY_MS);
+      if (asked === this.asked && !this.ended && connection.kind === "connected") this.askAgain = setTimeout(() => void this.readOnline(), ONLINE_RETRY_MS);
     }
   }
 
@@ -157,6 +164,7 @@ export class Controller {
 
   private onEvent(event: Event): void {
     this.dispatch({ type: "event", event, deviceNow: Date.now() });
+    if (event.type === "presence") this.changed.add(event.presence.user);
     if (event.type === "caught-up") this.refresh();
     // Said to a tab that follows anew, without a catch-up of its own.
     if (event.type === "presence-reset" && this.state.connection.kind === "connected") void this.readOnline();

@@ -88,6 +88,7 @@ test("arrows change the tab, and people are online first and live", async () => 
   await page.keyboard.press("ArrowRight");
   await page.getByRole("tab", { name: /People/, selected: true }).waitFor();
   const first = () => page.locator(".list .name").first().textContent();
+  await page.locator(".tab-count").waitFor();
   await eventually(first, "aiko");
   await page.evaluate(() => globalThis.duologueFake?.emit({ type: "presence", presence: { user: "aiko", online: false } }));
   await page.waitForFunction(() => document.querySelector(".list .name")?.textContent !== "aiko");

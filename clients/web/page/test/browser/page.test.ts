@@ -131,6 +131,24 @@ test("who is online is asked for again if it could not be known", async () => {
   await close();
 });
 
+test("a change of who is online is newer than an answer that was asked for before it", async () => {
+  const { page, close } = await openPage(here);
+  await signIn(page);
+  const online = (peer: string) => page.locator(`[data-peer="${peer}"] .sr`, { hasText: "online" });
+  await online("jonas").waitFor({ state: "attached" });
+  await page.evaluate(() => {
+    const fake = globalThis.duologueFake;
+    if (fake === undefined) return;
+    fake.delayMs = 300;
+    fake.emit({ type: "presence-reset" });
+    fake.emit({ type: "presence", presence: { user: "jonas", online: false } });
+  });
+  await online("marta.olsen").waitFor({ state: "detached" });
+  await online("marta.olsen").waitFor({ state: "attached" });
+  assert.equal(await online("jonas").count(), 0);
+  await close();
+});
+
 test("what comes while nobody looks is divided from what was seen", async () => {
   const { page, close } = await openPage(here);
   await signIn(page);
