@@ -15,6 +15,7 @@ use duologue_runtime::server::COMES_BACK_AFTER;
 use duologue_runtime::shutdown::Shutdown;
 use http::{Request, Response};
 use http_body::Frame;
+use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -40,10 +41,20 @@ impl HandOn {
         (Self(left), request)
     }
 
-    /// What the call is answered.
+    /// What the call is answered: a success is none for a client that was cut short.
     pub(crate) fn response(self, response: Response<Body>) -> Response<Body> {
         let Self(left) = self;
-        response.map(|inner| Body::new(ResponseBody { inner, left }))
+        response.map(|inner| {
+            Body::new(inner.map_frame(move |frame| {
+                let status = frame.trailers_ref().and_then(Status::from_header_map);
+                let is_success = status.is_some_and(|status| status.code() == Code::Ok);
+                if is_success && left.load(Ordering::Acquire) {
+                    trailers(&going_away())
+                } else {
+                    frame
+                }
+            }))
+        })
     }
 }
 
@@ -85,37 +96,6 @@ impl http_body::Body for RequestBody {
     }
 }
 
-pin_project! {
-    /// A success is none for a client that was cut short.
-    struct ResponseBody {
-        #[pin]
-        inner: Body,
-        left: Arc<AtomicBool>,
-    }
-}
-
-impl http_body::Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
-        let frame = ready!(this.inner.poll_frame(cx));
-        let is_success = frame.as_ref().is_some_and(|frame| {
-            let trailers = frame.as_ref().ok().and_then(Frame::trailers_ref);
-            let status = trailers.and_then(Status::from_header_map);
-            status.is_some_and(|status| status.code() == Code::Ok)
-        });
-        if is_success && this.left.load(Ordering::Acquire) {
-            return Poll::Ready(Some(Ok(trailers(&going_away()))));
-        }
-        Poll::Ready(frame)
-    }
-}
-
 fn going_away() -> Status {
     let text = "the gateway is shutting down: call another one";
     Refusal::new(Reason::ShuttingDown, text)
@@ -129,7 +109,7 @@ mod tests {
 
     use futures_util::FutureExt as _;
     use http::HeaderMap;
-    use http_body_util::{BodyExt as _, StreamBody};
+    use http_body_util::StreamBody;
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::ReceiverStream;
 

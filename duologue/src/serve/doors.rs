@@ -116,7 +116,6 @@ pub(super) fn gateway(
         upstream: upstream.clone(),
         metrics: metrics.clone(),
         max_waiting_per_address: args.web.waiting_per_address,
-        // Chat says goodbye itself.
     })?;
     Ok(Gateway::new(GatewayParts {
         upstream,

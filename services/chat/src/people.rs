@@ -194,10 +194,13 @@ pub(crate) async fn watch(core: Arc<Core>, mut changes: Receiver<UserPresence>) 
 /// Asks for a user's presence if any session here may see it, so that a change is
 /// told to those who watch.
 pub(crate) async fn look(core: &Core, user: &UserId) -> Result<(), Unseen> {
-    if has_watcher(core, user).await? {
-        known(core, std::slice::from_ref(user)).await?;
+    if !has_watcher(core, user).await? {
+        return Ok(());
     }
-    Ok(())
+    match core.presence.presence(std::slice::from_ref(user)).await {
+        Ok(_) | Err(PresenceError::OfUser) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn has_watcher(core: &Core, user: &UserId) -> Result<bool, HistoryError> {
