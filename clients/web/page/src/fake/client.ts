@@ -24,12 +24,14 @@ export class FakeClient implements Client {
   readonly reads: { peer: UserId; seq: Seq }[] = [];
   private readonly listeners = new Set<(event: Event) => void>();
   private readonly outbox: PendingMessage[] = [];
+  private connecting: ReturnType<typeof setTimeout> | undefined;
+  private held = Promise.resolve();
   private counter = 0;
 
   constructor(readonly user: UserId, readonly data: Seed) {}
 
   connectSoon(ms: number): void {
-    setTimeout(() => this.connect(), ms);
+    this.connecting = setTimeout(() => this.connect(), ms);
   }
 
   connect(): void {
@@ -40,7 +42,9 @@ export class FakeClient implements Client {
     for (const message of [...this.outbox]) this.settleSoon(message);
   }
 
+  /** It stays until it is set again: a connection that was about to come does not. */
   setState(state: ConnectionState): void {
+    clearTimeout(this.connecting);
     this.state = state;
     this.emit({ type: "state", state });
   }
@@ -121,6 +125,12 @@ export class FakeClient implements Client {
     this.emit({ type: "message", message });
   }
 
+  /** The peer comes or goes. */
+  appear(presence: Presence): void {
+    this.data.presence.set(presence.user, presence);
+    this.emit({ type: "presence", presence });
+  }
+
   /** The peer has read everything, or it has reached them. */
   receipt(peer: UserId, delivered: Seq, read: Seq): void {
     this.data.conversation(peer).peerCursor = { delivered, read };
@@ -169,8 +179,16 @@ export class FakeClient implements Client {
     this.setState({ kind: "closed" });
   }
 
+  /** Calls are answered only when what is returned is called. */
+  hold(): () => void {
+    let release: () => void = () => undefined;
+    this.held = new Promise((resolve) => (release = resolve));
+    return release;
+  }
+
   private async answer(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, this.delayMs));
+    await this.held;
     if (this.failCalls <= 0) return;
     this.failCalls -= 1;
     throw new Error("unavailable: nothing can be read now");

@@ -90,7 +90,7 @@ test("arrows change the tab, and people are online first and live", async () => 
   const first = () => page.locator(".list .name").first().textContent();
   await page.locator(".tab-count").waitFor();
   await eventually(first, "aiko");
-  await page.evaluate(() => globalThis.duologueFake?.emit({ type: "presence", presence: { user: "aiko", online: false } }));
+  await page.evaluate(() => globalThis.duologueFake?.appear({ user: "aiko", online: false }));
   await page.waitForFunction(() => document.querySelector(".list .name")?.textContent !== "aiko");
   await close();
 });

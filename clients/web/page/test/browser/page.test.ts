@@ -122,11 +122,14 @@ test("who is online is asked for again if it could not be known", async () => {
     const fake = globalThis.duologueFake;
     if (fake === undefined) return;
     fake.setState({ kind: "catching-up" });
-    fake.failCalls = 2;
+    fake.failCalls = Infinity;
     fake.setState({ kind: "connected" });
     fake.emit({ type: "caught-up" });
   });
   await here_.waitFor({ state: "detached" });
+  await page.evaluate(() => {
+    if (globalThis.duologueFake !== undefined) globalThis.duologueFake.failCalls = 0;
+  });
   await here_.waitFor({ state: "attached" });
   await close();
 });
@@ -136,14 +139,15 @@ test("a change of who is online is newer than an answer that was asked for befor
   await signIn(page);
   const online = (peer: string) => page.locator(`[data-peer="${peer}"] .sr`, { hasText: "online" });
   await online("jonas").waitFor({ state: "attached" });
-  await page.evaluate(() => {
+  const release = await page.evaluateHandle(() => {
     const fake = globalThis.duologueFake;
-    if (fake === undefined) return;
-    fake.delayMs = 300;
-    fake.emit({ type: "presence-reset" });
-    fake.emit({ type: "presence", presence: { user: "jonas", online: false } });
+    const release = fake?.hold();
+    fake?.emit({ type: "presence-reset" });
+    fake?.emit({ type: "presence", presence: { user: "jonas", online: false } });
+    return release;
   });
   await online("marta.olsen").waitFor({ state: "detached" });
+  await release.evaluate((answer) => answer?.());
   await online("marta.olsen").waitFor({ state: "attached" });
   assert.equal(await online("jonas").count(), 0);
   await close();
@@ -204,7 +208,7 @@ test("what could not be read is said, and read again", async () => {
   await signIn(page);
   await page.locator("[data-peer]").first().waitFor();
   await page.evaluate(() => {
-    if (globalThis.duologueFake !== undefined) globalThis.duologueFake.failCalls = 2;
+    if (globalThis.duologueFake !== undefined) globalThis.duologueFake.failCalls = Infinity;
   });
   await page.locator('[data-peer="jonas"]').click();
   await page.getByText("Messages could not be loaded.").first().waitFor();

@@ -56,11 +56,11 @@ export async function openPage({ browser, served }: Stage, options: BrowserConte
   return { page, errors, close: () => context.close() };
 }
 
-/** Signs in by the form, and waits for the list. */
-export async function signIn(page: Page, name = "ada"): Promise<void> {
-  await page.getByLabel("Your name").fill(name);
+/** Signs in by the form, and waits for the connection. */
+export async function signIn(page: Page): Promise<void> {
+  await page.getByLabel("Your name").fill("ada");
   await page.keyboard.press("Enter");
-  await page.locator(".sidebar .list").waitFor();
+  await page.locator(".connection-none").waitFor({ state: "attached" });
 }
 
 export async function openChat(page: Page, peer: string): Promise<void> {
