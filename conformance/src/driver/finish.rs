@@ -28,9 +28,11 @@ const WINDOW_BYTES: u32 = 256 * 1024;
 /// What open sessions lack while these fail.
 const HEALING: [&str; 2] = ["eventually_caught_up", "receipts_told"];
 
-/// Ends the run of so many clients and returns its record.
-pub(super) async fn finish(world: &World, clients: usize) -> Result<Record> {
+/// Ends the run of so many clients; returns its record, and how long it took until
+/// nobody lacked anything.
+pub(super) async fn finish(world: &World, clients: usize) -> Result<(Record, Duration)> {
     world.enter(Stage::Quiet);
+    let quiet_since = Instant::now();
     let settled = world.all_ready(clients, READY_LIMIT).await;
     if settled < clients {
         world.note(Event::Restless { settled, clients });
@@ -49,7 +51,8 @@ pub(super) async fn finish(world: &World, clients: usize) -> Result<Record> {
     for event in last {
         world.note(event);
     }
-    Ok(heal(world).await)
+    let record = heal(world).await;
+    Ok((record, quiet_since.elapsed()))
 }
 
 /// Everything that every user can read.

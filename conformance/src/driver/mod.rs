@@ -100,6 +100,9 @@ pub struct Outcome {
     pub record: Record,
     /// How often each behaviour happened.
     pub counts: Counts,
+    /// How long it took, from when nobody began anything any more, until everybody had
+    /// settled what they had begun and been shown what they lacked.
+    pub caught_up_after: Duration,
 }
 
 /// Runs.
@@ -218,9 +221,11 @@ impl Driver {
         let clients = self.load.users * self.load.devices;
         let finished = finish::finish(&world, clients).await;
         world.enter(world::Stage::Over);
+        let (record, caught_up_after) = finished?;
         Ok(Outcome {
-            record: finished?,
+            record,
             counts: world.counts.clone(),
+            caught_up_after,
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -35,31 +35,33 @@ pub(super) struct Keepers {
 pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
     let mut failures = 0;
     loop {
-        let why = match connect(&keepers, &address).await {
+        match connect(&keepers, &address).await {
             Ok(link) => {
-                failures = 0;
+                let since = Instant::now();
                 keepers.set(&address, State::Up(link.channel.clone()));
-                match stay(&keepers, link).await {
-                    // It ended well: it may be back at once.
+                let why = stay(&keepers, link).await;
+                // One that never lasts is a failure, too, however well it ends.
+                let lasted = since.elapsed() >= RECONNECT_MAX;
+                if lasted {
+                    failures = 0;
+                }
+                match why {
+                    Some(why) => keepers.fail(&address, why, failures == 0),
                     None => {
                         tracing::info!(upstream = keepers.name, %address, "connection ended");
                         keepers.set(&address, State::Trying);
                         keepers.failed.notify_one();
-                        continue;
+                        // It may be back at once.
+                        if lasted {
+                            continue;
+                        }
                     }
-                    Some(why) => why,
                 }
             }
-            Err(why) => why,
-        };
-        keepers.fail(&address, why, failures == 0);
-        sleep(full_jitter(
-            keepers.random.number(),
-            RECONNECT_BASE,
-            RECONNECT_MAX,
-            failures,
-        ))
-        .await;
+            Err(why) => keepers.fail(&address, why, failures == 0),
+        }
+        let random = keepers.random.number();
+        sleep(full_jitter(random, RECONNECT_BASE, RECONNECT_MAX, failures)).await;
         failures = failures.saturating_add(1);
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::core::{ChatConfig, Core, OtherNodes, Parts, Visibility};
 use crate::node::{Keeper, TAKE_PAUSE};
-use crate::ports::{InvalidAddress, Nodes, Presence};
+use crate::ports::{Channel, InvalidAddress, Nodes, Presence};
 use crate::remote::RemoteHistory;
 
 /// What a node asked about its lease, and when.
@@ -41,8 +41,12 @@ pub(crate) struct Directory {
     routes: Vec<Route>,
     held_up: AtomicBool,
     released: Notify,
+    /// Whether nobody answers which nodes there are.
+    pub(crate) nodes_hang: AtomicBool,
     /// Nodes whose addresses were called.
     called: Mutex<Vec<String>>,
+    /// Where all of them lead.
+    pub(crate) reached: Mutex<Option<Channel>>,
     changes: broadcast::Sender<UserPresence>,
 }
 
@@ -54,7 +58,9 @@ impl Directory {
             routes,
             held_up: AtomicBool::new(false),
             released: Notify::new(),
+            nodes_hang: AtomicBool::new(false),
             called: Mutex::default(),
+            reached: Mutex::default(),
             changes: broadcast::channel(1).0,
         })
     }
@@ -79,6 +85,9 @@ impl Directory {
 #[async_trait]
 impl Nodes for Directory {
     async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
+        if self.nodes_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let nodes = self.routes.iter().map(|route| NodeInfo {
             node: route.node.clone(),
             incarnation: route.incarnation.clone(),
@@ -145,7 +154,7 @@ impl Presence for Directory {
     }
 }
 
-/// The node "one", which calls the others in vain.
+/// The node "one", which calls the others in vain, unless they are reached.
 pub(crate) fn core(directory: &Arc<Directory>) -> Arc<Core> {
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(7));
     let rate = RateLimit {
@@ -167,7 +176,7 @@ pub(crate) fn core(directory: &Arc<Directory>) -> Arc<Core> {
         address: "127.0.0.1:1".to_owned(),
         dial: Arc::new(move |address| {
             calls.called.lock().unwrap().push(address.to_owned());
-            Err(InvalidAddress)
+            calls.reached.lock().unwrap().clone().ok_or(InvalidAddress)
         }),
     };
     let parts = Parts {
@@ -198,7 +207,7 @@ pub(crate) fn route(user: &str, node: &str) -> Route {
 }
 
 /// Whether `future` is over within a minute.
-async fn ends(future: impl Future) -> bool {
+pub(crate) async fn ends(future: impl Future) -> bool {
     let minute = Duration::from_mins(1);
     tokio::time::timeout(minute, future).await.is_ok()
 }

@@ -47,6 +47,9 @@ impl Watch {
                     self.history.set_refusing(false);
                     self.readiness.set_ready();
                     self.health.set(true).await;
+                    if self.shutdown.is_leaving() {
+                        return self.health.set(false).await;
+                    }
                 }
                 Err(error) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);

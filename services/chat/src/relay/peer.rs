@@ -3,6 +3,7 @@
 //! Stale rows that an answer names are removed by the relay's own task, so that no
 //! answer waits for it.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use duologue_proto::presence::Liveness;
 use duologue_proto::relay::v1 as wire;
 use duologue_proto::relay::v1::relay_service_client::RelayServiceClient;
 use duologue_runtime::clock::RandomExt as _;
+use futures_util::future::{Fuse, FusedFuture as _, FutureExt as _};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -127,11 +129,14 @@ impl LinkTask {
         };
         self.peer.link().opened();
         let mut look = tokio::time::interval(ANSWER_TIMEOUT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = Instant::now();
+        let mut asking = pin!(Fuse::terminated());
         loop {
             send(&self.peer, &requests);
             tokio::select! {
-                () = self.peer.changed.notified() => {}
+                biased;
+                // First: after a standstill the answer to what seems overdue is there.
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) if answer.other_incarnation => {
                         return Broke::Over;
@@ -139,17 +144,21 @@ impl LinkTask {
                     Ok(Some(answer)) if take(&self.shared, &self.peer, &answer) => {}
                     Ok(_) | Err(_) => return Broke::Off,
                 },
-                now = look.tick() => {
+                () = self.peer.changed.notified() => {}
+                over = &mut asking => {
+                    if over {
+                        return Broke::Over;
+                    }
+                    if self.peer.link().is_overdue(Instant::now()) {
+                        // A stream may be dead without anybody saying so.
+                        return Broke::Off;
+                    }
+                }
+                now = look.tick(), if asking.is_terminated() => {
                     let overdue = self.peer.link().is_overdue(now);
                     if overdue || now.saturating_duration_since(asked) >= IDLE_CHECK {
                         asked = now;
-                        if self.is_over().await {
-                            return Broke::Over;
-                        }
-                    }
-                    if overdue {
-                        // A stream may be dead without anybody saying so.
-                        return Broke::Off;
+                        asking.set(self.is_over().fuse());
                     }
                 }
             }

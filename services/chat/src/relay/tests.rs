@@ -1,6 +1,7 @@
 //! What is announced is never lost, only widened: the buffer, the link and the
 //! look-ups against a model that remembers everything that was said.
 
+mod peer;
 mod receipts;
 
 use std::collections::{BTreeMap, BTreeSet};
