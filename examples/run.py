@@ -137,10 +137,10 @@ class Link:
     def cut(self) -> None:
         with self.lock:
             pairs, self.pairs = self.pairs, []
-        for pair in pairs:
-            for end in pair:
-                hang_up(end)
-        self.withholding = False
+            for pair in pairs:
+                for end in pair:
+                    hang_up(end)
+            self.withholding = False
 
     def close(self) -> None:
         hang_up(self.listener)

@@ -44,8 +44,10 @@ pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What may be on its way on one stream while the application is slow ...
 pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-/// ... and on the whole connection, so that calls go on beside a stalled stream.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// ... and on the whole connection, so that calls go on beside a stalled stream. h2 takes
+/// more unread small frames than half of this, each counted as 256 bytes, for an attack
+/// and closes the connection: a stream full of the smallest ones is less.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// HTTP/2 PING is sent this often, so that a half-open connection is noticed ...
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// ... when its answer has not come within this time.

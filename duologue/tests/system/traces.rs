@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Parser as _;
-use duologue_proto::chat::v1::SendMessageRequest;
 use duologue_proto::chat::v1::converse_response::Frame;
+use duologue_proto::chat::v1::{ListConversationsRequest, SendMessageRequest};
 use duologue_runtime::metrics::BuildInfo;
 use duologue_runtime::process::{InnerListeners, ProcessError};
 use duologue_runtime::shutdown::Shutdown;
@@ -299,7 +299,11 @@ async fn a_send_of_a_page_is_one_trace_with_its_gateway() {
     let collector = Collector::default();
     let programs = Programs::start(dir.path(), &collector).await;
     // The gateway listens from the start, and chat may not.
-    drop(as_user(programs.users[0], &token(&key, "bob")).await);
+    let mut bob = as_user(programs.users[0], &token(&key, "bob")).await;
+    bob.list_conversations(ListConversationsRequest::default())
+        .await
+        .unwrap();
+    drop(bob);
     let request = SendMessageRequest {
         peer: "bob".to_owned(),
         message_id: Some("m1".to_owned()),

@@ -45,16 +45,15 @@ pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
                 if lasted {
                     failures = 0;
                 }
-                match why {
-                    Some(why) => keepers.fail(&address, why, failures == 0),
-                    None => {
-                        tracing::info!(upstream = keepers.name, %address, "connection ended");
-                        keepers.set(&address, State::Trying);
-                        keepers.failed.notify_one();
-                        // It may be back at once.
-                        if lasted {
-                            continue;
-                        }
+                if let Some(why) = why {
+                    keepers.fail(&address, why, failures == 0);
+                } else {
+                    tracing::info!(upstream = keepers.name, %address, "connection ended");
+                    keepers.set(&address, State::Trying);
+                    keepers.failed.notify_one();
+                    // It may be back at once.
+                    if lasted {
+                        continue;
                     }
                 }
             }

@@ -466,9 +466,10 @@ async fn many_registrations_at_once_leave_the_highest_number(engine: Engine) {
     }
     let held = routes(&engine, "alice").await;
     assert_eq!(held, [route("alice", "phone", 199)]);
-    // Everyone who was in force is named, but the last.
+    // Everyone who was in force is named, but the last. Who learns of it only by another
+    // try is told of its successor: it may be named, too.
     in_force.remove(&held[0].number);
-    assert_eq!(in_force, replaced);
+    assert!(in_force.is_subset(&replaced), "{in_force:?} {replaced:?}");
 }
 
 async fn the_highest_number_wins_whatever_comes_with_it_at_once(engine: Engine) {

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 /// Names the version.
 const POM: &str = "xtask/dynamodb-local/pom.xml";
 const FOLDER: &str = "target/dynamodb-local";
+/// A network may fail for a moment.
+const TRIES: usize = 3;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Returns the folder with the program, its libraries and the native library of its store.
 ///
@@ -21,7 +25,15 @@ pub(crate) fn fetch(root: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     let partial = root.join(format!("{FOLDER}.{}", std::process::id()));
-    copy_dependencies(&pom, &partial)?;
+    let mut tries = 0;
+    while let Err(error) = copy_dependencies(&pom, &partial) {
+        let _absent = std::fs::remove_dir_all(&partial);
+        tries += 1;
+        if tries == TRIES {
+            return Err(error);
+        }
+        std::thread::sleep(PAUSE);
+    }
     std::fs::write(partial.join("pom.xml"), wanted)?;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).context("cannot remove an older DynamoDB Local")?;

@@ -9,6 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,6 +39,8 @@ pub(crate) struct DynamoDbLocal {
     data: Data,
     address: SocketAddr,
     child: Child,
+    /// It leaves libraries there at every start.
+    scratch: TempDir,
 }
 
 impl DynamoDbLocal {
@@ -48,11 +51,13 @@ impl DynamoDbLocal {
         if let Data::Folder(folder) = data {
             std::fs::create_dir_all(folder).context("cannot make the folder for the data")?;
         }
+        let scratch = tempfile::tempdir().context("cannot make a folder")?;
         let mut server = Self {
             program: program.to_path_buf(),
             data: data.clone(),
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            child: spawn(program, data, port)?,
+            child: spawn(program, data, port, scratch.path())?,
+            scratch,
         };
         server.answering().await?;
         Ok(server)
@@ -75,7 +80,8 @@ impl DynamoDbLocal {
 
     /// Starts it again with what it was started with, after `kill`.
     pub(crate) async fn start_again(&mut self) -> Result<()> {
-        self.child = spawn(&self.program, &self.data, self.address.port())?;
+        let port = self.address.port();
+        self.child = spawn(&self.program, &self.data, port, self.scratch.path())?;
         self.answering().await
     }
 
@@ -130,9 +136,10 @@ impl DynamoDbLocal {
     }
 }
 
-fn spawn(program: &Path, data: &Data, port: u16) -> Result<Child> {
+fn spawn(program: &Path, data: &Data, port: u16, scratch: &Path) -> Result<Child> {
     let mut command = Command::new("java");
     command
+        .arg(format!("-Djava.io.tmpdir={}", scratch.display()))
         .arg(format!("-Djava.library.path={}", program.display()))
         .arg("-cp")
         .arg(program.join("*"))

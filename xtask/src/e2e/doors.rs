@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use conformance::driver::Kind;
 use conformance::event::{Event, Way};
 use duologue_client::{Environment as _, SystemEnvironment, UnixMillis};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Setup;
 use super::dice::Dice;
@@ -23,6 +23,11 @@ use super::tally::{Tally, until_enough};
 const KILLS: usize = 3;
 /// How long clients do what they like: the kills, and time to recover.
 const WILD: Duration = Duration::from_secs(8);
+/// The same where each client is a process, which takes its time to start.
+const TYPESCRIPT_WILD: Duration = Duration::from_secs(16);
+/// How long a server stands still before it is killed, so that the kill meets what is
+/// sent meanwhile: else most sends are answered within the time between two looks.
+const MEETS: Duration = Duration::from_millis(50);
 /// Nothing is killed any more so long before that ends.
 const MARGIN: Duration = Duration::from_secs(1);
 const USERS: usize = 8;
@@ -79,6 +84,7 @@ fn load(kind: Kind, ways: &[Way], actor: &Path, seed: u64) -> Load {
         users: TYPESCRIPT_USERS,
         devices: TYPESCRIPT_DEVICES,
         program: vec!["node".into(), actor.display().to_string()],
+        wild: TYPESCRIPT_WILD,
         ..load
     }
 }
@@ -139,12 +145,14 @@ async fn kill_all(
     what: &str,
 ) -> Result<(Server, Vec<UnixMillis>)> {
     let mut dice = Dice::new(load.seed);
-    let ends = Instant::now() + WILD - MARGIN;
+    let ends = Instant::now() + load.wild - MARGIN;
     let mut deaths = Vec::new();
     for _ in 0..KILLS {
         if !load.flows(dice.between(FLOW.0, FLOW.1), ends).await {
             break;
         }
+        server.signal("STOP").await?;
+        sleep(MEETS).await;
         let what = what.to_owned();
         load.recorder.note(Event::Kill { what });
         server.kill()?;

@@ -85,14 +85,16 @@ impl Moment {
     }
 }
 
-/// Kills until so many have counted; says what each kind of them met.
+/// Kills until so many have counted, and each kind of them has shown something; says
+/// what each met.
 pub(super) async fn run(setup: &Setup) -> Result<String> {
     let kills = setup.kills;
     let runs = kills.div_ceil(KILLS_PER_RUN);
     let mut all = Tally::default();
     let mut seeds = Vec::new();
     for number in 0..runs * MAX_RUNS_FACTOR {
-        if all.counted() >= kills {
+        let kinds = Moment::ALL.map(Moment::name);
+        if all.counted() >= kills && all.ensure_no_zero(kinds).is_ok() {
             break;
         }
         let kind = if number % 2 == 0 {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use conformance::check::{Violation, check};
 use conformance::driver::{self, Kind};
 use conformance::event::{Event, Way};
@@ -20,9 +20,6 @@ use super::server::{ANY_PORT, Server};
 
 /// Violations of a failing record that are told.
 const TOLD: usize = 10;
-/// How soon everybody must have everything, once nothing is broken and nobody begins
-/// anything.
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(30);
 /// How often a record is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -145,10 +142,6 @@ pub(super) async fn drive<T>(
     let caught_up_after = outcomes.iter().map(|outcome| outcome.caught_up_after);
     let slowest = caught_up_after.max().unwrap_or_default();
     crate::say(&format!("  caught up after {:.1} s", slowest.as_secs_f64()));
-    ensure!(
-        slowest <= CAUGHT_UP_WITHIN,
-        "everybody had everything only after {slowest:?}"
-    );
     let records = outcomes.into_iter().map(|outcome| outcome.record);
     Ok((broken, records.collect()))
 }

@@ -21,8 +21,8 @@ use super::mask::Masks;
 use super::server::Server;
 use super::transcript::{self, Step, Transcript};
 
-/// The ports of a server without flags: gRPC, then admin.
-const DEFAULT_PORTS: [u16; 2] = [50_051, 9_090];
+/// The ports of a server without flags: gRPC, web, admin.
+const DEFAULT_PORTS: [u16; 3] = [50_051, 8_080, 9_090];
 /// How long one command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(1);
 /// Begins the line that ends the output of a command; its status follows.

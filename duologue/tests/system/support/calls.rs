@@ -69,10 +69,12 @@ impl Server {
     pub(crate) async fn chat_with_small_window(&self, user: &str) -> Chat {
         /// The smallest that every client must have.
         const WINDOW_BYTES: u32 = 65_535;
+        /// With less, h2 takes a stream full of unread small frames for an attack.
+        const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
         let endpoint = endpoint
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let channel = endpoint.connect().await.unwrap();
         client(channel, Bearer::new(&self.token(user)))
     }

@@ -115,9 +115,16 @@ impl Session {
     pub(crate) async fn try_say(&self, reference: u64, frame: Up) -> bool {
         /// Far longer than a frame takes that is taken at all.
         const MOMENT: Duration = Duration::from_secs(2);
-        tokio::time::timeout(MOMENT, self.say(reference, frame))
-            .await
-            .is_ok()
+        let up = self.up.as_ref().expect("the stream is half-closed");
+        let request = ConverseRequest {
+            r#ref: reference,
+            frame: Some(frame),
+        };
+        let said = tokio::time::timeout(MOMENT, up.send(request)).await;
+        said.is_ok_and(|taken| {
+            taken.expect("the stream has ended");
+            true
+        })
     }
 
     /// Half-closes: nothing more will be said.

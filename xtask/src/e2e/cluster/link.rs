@@ -17,10 +17,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A whole link.
-    pub(super) async fn to(target: SocketAddr) -> Result<Self> {
+    /// Where one will be entered.
+    pub(super) async fn entrance() -> Result<TcpListener> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let listener = listener.context("cannot listen")?;
+        listener.context("cannot listen")
+    }
+
+    /// A whole link.
+    pub(super) fn new(listener: TcpListener, target: SocketAddr) -> Result<Self> {
         let address = listener.local_addr()?;
         let is_cut = watch::Sender::new(false);
         let mut carrier = JoinSet::new();

@@ -62,6 +62,11 @@ impl System {
     /// Starts everything, and waits until all are ready.
     pub(super) async fn start(setup: &Setup) -> Result<Self> {
         let folder = tempfile::tempdir_in("/dev/shm").context("no folder in memory")?;
+        // Before the plan, which has free ports told and not taken.
+        let mut entrances = Vec::new();
+        for _ in 0..REPLICAS {
+            entrances.push(Link::entrance().await?);
+        }
         let plan = Plan::of(&setup.root, PROFILE, folder.path(), false)?;
         let programs = setup.program.parent();
         let place = Place {
@@ -89,7 +94,8 @@ impl System {
                 Kind::Server { run, health, .. } => {
                     let mut run = run.clone();
                     if step.name.starts_with("chat-") {
-                        let link = Link::to(plan.listens(&step.name, "internal")?).await?;
+                        let entrance = entrances.pop().context("more nodes than links")?;
+                        let link = Link::new(entrance, plan.listens(&step.name, "internal")?)?;
                         reached_by(&mut run, &link);
                         links.push(link);
                     }
