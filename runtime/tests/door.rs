@@ -137,7 +137,7 @@ async fn one_user_who_calls_too_often_does_not_use_up_what_another_has() {
 }
 
 #[tokio::test]
-async fn a_drain_closes_the_door_and_counts_who_left() {
+async fn a_drain_ends_the_server_and_counts_who_left() {
     let mut door = Door::open().await;
     let token = door.token("alice", Duration::from_hours(1));
     door.who_is(&token).await.unwrap();

@@ -386,6 +386,36 @@ async fn a_connection_that_breaks_under_a_call_is_a_reason_to_try_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_ends_is_made_again_at_once_if_it_lasted_else_with_pauses() {
+    const ENDS: u32 = 10;
+    let net = Net::default();
+    let mut server = net.serve("h1:1", &Stub::named("one")).await;
+    let upstream = net.upstream("http://h1:1", &metrics());
+    until_up(&upstream, 1).await;
+    let mut end = async || {
+        let successor = net.serve("h1:1", &Stub::named("one")).await;
+        let before = net.connects();
+        std::mem::replace(&mut server, successor).shutdown.stop();
+        let ended = Instant::now();
+        while net.connects() == before {
+            sleep(Duration::from_millis(1)).await;
+        }
+        until_up(&upstream, 1).await;
+        ended.elapsed()
+    };
+    let at_once = Duration::from_millis(5);
+    sleep(RECONNECT_MAX).await;
+    assert!(end().await < at_once);
+    let mut waited = Duration::ZERO;
+    for _ in 0..ENDS {
+        waited += end().await;
+    }
+    assert!(waited > RECONNECT_MAX, "{waited:?}");
+    sleep(RECONNECT_MAX).await;
+    assert!(end().await < at_once);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_answer_or_does_not_serve_is_not_called() {
     let net = Net::default();
     net.silence("h1:1");

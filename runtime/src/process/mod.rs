@@ -182,16 +182,24 @@ impl Process {
         for health in health {
             health.set(true).await;
         }
+        // It may have begun to leave while this was told.
+        if self.shutdown.is_leaving() {
+            self.refuse(health).await;
+        }
     }
 
     /// Says, once the process leaves, that it wants no more calls; until it drains.
     pub async fn close(&self, health: &[&Health]) {
         self.shutdown.leaving().await;
+        self.refuse(health).await;
+        self.shutdown.draining().await;
+    }
+
+    async fn refuse(&self, health: &[&Health]) {
         self.serving.set_failing("draining");
         for health in health {
             health.set(false).await;
         }
-        self.shutdown.draining().await;
     }
 
     /// How connections of a door are let in.

@@ -49,8 +49,10 @@ pub const MAX_STREAMS_PER_CONNECTION: u32 = 100;
 pub const MAX_HEADER_LIST_BYTES: u32 = 8 * 1024;
 /// Bytes that one stream may have in flight towards the server.
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Bytes that one connection may have in flight towards the server.
-pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes that one connection may have in flight towards the server. h2 takes more unread
+/// small frames than half of this, each counted as 256 bytes, for an attack and closes the
+/// connection: a stream full of the smallest ones, of 9 bytes, is less.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Calls at the same time on one connection of a trusted proxy: as many as there are
 /// users behind it.
 pub const PROXY_MAX_STREAMS_PER_CONNECTION: u32 = 16_384;

@@ -40,21 +40,25 @@ pub(super) async fn keep(keepers: Arc<Keepers>, address: Address) {
                 let since = Instant::now();
                 keepers.set(&address, State::Up(link.channel.clone()));
                 let why = stay(&keepers, link).await;
-                // One that never lasts is a failure, too, however well it ends.
                 let lasted = since.elapsed() >= RECONNECT_MAX;
                 if lasted {
                     failures = 0;
                 }
-                if let Some(why) = why {
-                    keepers.fail(&address, why, failures == 0);
-                } else {
-                    tracing::info!(upstream = keepers.name, %address, "connection ended");
-                    keepers.set(&address, State::Trying);
-                    keepers.failed.notify_one();
-                    // It may be back at once.
-                    if lasted {
-                        continue;
+                match why {
+                    // It ended well: it may be back at once.
+                    None if failures == 0 => {
+                        tracing::info!(upstream = keepers.name, %address, "connection ended");
+                        keepers.set(&address, State::Trying);
+                        keepers.failed.notify_one();
+                        if lasted {
+                            continue;
+                        }
                     }
+                    None => {
+                        let why = "its connections do not last".to_owned();
+                        keepers.fail(&address, why, failures == 1);
+                    }
+                    Some(why) => keepers.fail(&address, why, failures == 0),
                 }
             }
             Err(why) => keepers.fail(&address, why, failures == 0),
@@ -109,7 +113,7 @@ impl Keepers {
         self.view.send_if_modified(|view| view.set(address, state));
     }
 
-    /// Said once, until it is up again.
+    /// Said once, until it was up for a while.
     fn fail(&self, address: &Address, why: String, is_first: bool) {
         if is_first {
             tracing::warn!(upstream = self.name, %address, why, "a replica cannot be called");

@@ -63,7 +63,8 @@ pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 pub const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait before a replica is first tried again; it doubles.
 const RECONNECT_BASE: Duration = Duration::from_millis(100);
-/// The longest wait before a replica is tried again.
+/// The longest wait before a replica is tried again; none if its connection lasted as long
+/// and ended well.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Longest request and longest answer of a unary call, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;

@@ -1,7 +1,7 @@
 //! A node whose services are the test's: its lease, and what becomes of what it has to
 //! tell. History is away.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,7 +42,9 @@ pub(crate) struct Directory {
     held_up: AtomicBool,
     released: Notify,
     /// Whether nobody answers which nodes there are.
-    pub(crate) nodes_hang: AtomicBool,
+    pub(crate) nodes_hang: watch::Sender<bool>,
+    /// Questions for them that are not answered.
+    pub(crate) hanging: AtomicUsize,
     /// Nodes whose addresses were called.
     called: Mutex<Vec<String>>,
     /// Where all of them lead.
@@ -58,7 +60,8 @@ impl Directory {
             routes,
             held_up: AtomicBool::new(false),
             released: Notify::new(),
-            nodes_hang: AtomicBool::new(false),
+            nodes_hang: watch::Sender::new(false),
+            hanging: AtomicUsize::new(0),
             called: Mutex::default(),
             reached: Mutex::default(),
             changes: broadcast::channel(1).0,
@@ -85,8 +88,10 @@ impl Directory {
 #[async_trait]
 impl Nodes for Directory {
     async fn nodes(&self) -> Result<Vec<NodeInfo>, PresenceError> {
-        if self.nodes_hang.load(Ordering::SeqCst) {
-            std::future::pending::<()>().await;
+        let mut hang = self.nodes_hang.subscribe();
+        if *hang.borrow_and_update() {
+            self.hanging.fetch_add(1, Ordering::SeqCst);
+            hang.wait_for(|hang| !hang).await.unwrap();
         }
         let nodes = self.routes.iter().map(|route| NodeInfo {
             node: route.node.clone(),

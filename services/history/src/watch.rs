@@ -47,6 +47,7 @@ impl Watch {
                     self.history.set_refusing(false);
                     self.readiness.set_ready();
                     self.health.set(true).await;
+                    // It may have begun to leave while this was told.
                     if self.shutdown.is_leaving() {
                         return self.health.set(false).await;
                     }

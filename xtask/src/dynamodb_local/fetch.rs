@@ -25,13 +25,11 @@ pub(crate) fn fetch(root: &Path) -> Result<PathBuf> {
         return Ok(folder);
     }
     let partial = root.join(format!("{FOLDER}.{}", std::process::id()));
-    let mut tries = 0;
-    while let Err(error) = copy_dependencies(&pom, &partial) {
+    let mut tries = 1;
+    while !copy_dependencies(&pom, &partial)? {
         let _absent = std::fs::remove_dir_all(&partial);
+        ensure!(tries < TRIES, "Maven cannot fetch DynamoDB Local");
         tries += 1;
-        if tries == TRIES {
-            return Err(error);
-        }
         std::thread::sleep(PAUSE);
     }
     std::fs::write(partial.join("pom.xml"), wanted)?;
@@ -42,7 +40,8 @@ pub(crate) fn fetch(root: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn copy_dependencies(pom: &Path, folder: &Path) -> Result<()> {
+/// Whether Maven could.
+fn copy_dependencies(pom: &Path, folder: &Path) -> Result<bool> {
     crate::say("fetching DynamoDB Local by Maven …");
     let status = Command::new("mvn")
         .args(["--quiet", "--batch-mode", "--file"])
@@ -51,6 +50,5 @@ fn copy_dependencies(pom: &Path, folder: &Path) -> Result<()> {
         .arg(format!("-DoutputDirectory={}", folder.display()))
         .status()
         .context("cannot run mvn: Maven and Java 17 are needed for DynamoDB Local")?;
-    ensure!(status.success(), "Maven cannot fetch DynamoDB Local");
-    Ok(())
+    Ok(status.success())
 }

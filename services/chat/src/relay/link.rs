@@ -23,7 +23,7 @@ pub const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before any is.
 pub const MAX_LINK_PAUSE: Duration = Duration::from_secs(2);
 /// A batch that is not answered for so long makes the sender ask whether the peer
-/// lives, and open another stream.
+/// lives, and open another stream if it is still missing then.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is on its way to one incarnation of another node.

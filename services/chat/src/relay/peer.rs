@@ -144,7 +144,6 @@ impl LinkTask {
                     Ok(Some(answer)) if take(&self.shared, &self.peer, &answer) => {}
                     Ok(_) | Err(_) => return Broke::Off,
                 },
-                () = self.peer.changed.notified() => {}
                 over = &mut asking => {
                     if over {
                         return Broke::Over;
@@ -161,6 +160,7 @@ impl LinkTask {
                         asking.set(self.is_over().fuse());
                     }
                 }
+                () = self.peer.changed.notified() => {}
             }
         }
     }

@@ -30,8 +30,8 @@ export class FakeClient implements Client {
 
   constructor(readonly user: UserId, readonly data: Seed) {}
 
-  connectSoon(ms: number): void {
-    this.connecting = setTimeout(() => this.connect(), ms);
+  connectSoon(): void {
+    this.connecting = setTimeout(() => this.connect(), 30);
   }
 
   connect(): void {
@@ -172,7 +172,7 @@ export class FakeClient implements Client {
 
   reconnect(): void {
     this.setState({ kind: "connecting", attempt: 1 });
-    this.connectSoon(30);
+    this.connectSoon();
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,6 @@ export async function openShared(options: ClientOptions): Promise<Client> {
   const client = new FakeClient(options.user, seed(options.user, scene));
   globalThis.duologueFake = client;
   if (scene === "short") client.listPage = 2;
-  client.connectSoon(30);
+  client.connectSoon();
   return client;
 }
