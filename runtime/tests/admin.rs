@@ -146,7 +146,7 @@ async fn a_head_that_never_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_idle_connections_and_the_server() {
+async fn a_stop_ends_idle_connections_and_the_listener() {
     let started = start().await;
     let mut idle = TcpStream::connect(started.address).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -159,4 +159,5 @@ async fn a_stop_ends_idle_connections_and_the_server() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     started.served.await.unwrap();
+    assert!(TcpStream::connect(started.address).await.is_err());
 }

@@ -137,12 +137,13 @@ async fn one_user_who_calls_too_often_does_not_use_up_what_another_has() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_the_server_and_counts_who_left() {
+async fn a_drain_closes_the_door_and_counts_who_left() {
     let mut door = Door::open().await;
     let token = door.token("alice", Duration::from_hours(1));
     door.who_is(&token).await.unwrap();
     door.shutdown.trigger();
     (&mut door.served).await.unwrap();
+    assert!(door.client().await.is_err());
     let text = door.metrics.encode().unwrap();
     assert!(text.contains("duologue_connections_open 0\n"), "{text}");
     assert!(

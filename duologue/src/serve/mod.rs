@@ -204,7 +204,7 @@ impl System {
             .context("the store does not write")?;
         self.store.set_ready();
         self.serving.set_ready();
-        self.health.set(true).await;
+        self.health.serve(&self.shutdown).await;
         Ok(())
     }
 

@@ -153,6 +153,9 @@ pub struct Process {
     serving: ReadinessHandle,
 }
 
+/// Why a process that leaves is not ready.
+const LEAVING: &str = "draining";
+
 impl Process {
     /// A process that does not serve yet.
     pub fn new(build: BuildInfo, shutdown: Shutdown) -> Self {
@@ -179,27 +182,22 @@ impl Process {
     /// The process takes calls from now on.
     pub async fn open(&self, health: &[&Health]) {
         self.serving.set_ready();
-        for health in health {
-            health.set(true).await;
-        }
-        // It may have begun to leave while this was told.
         if self.shutdown.is_leaving() {
-            self.refuse(health).await;
+            self.serving.set_failing(LEAVING);
+        }
+        for health in health {
+            health.serve(&self.shutdown).await;
         }
     }
 
     /// Says, once the process leaves, that it wants no more calls; until it drains.
     pub async fn close(&self, health: &[&Health]) {
         self.shutdown.leaving().await;
-        self.refuse(health).await;
-        self.shutdown.draining().await;
-    }
-
-    async fn refuse(&self, health: &[&Health]) {
-        self.serving.set_failing("draining");
+        self.serving.set_failing(LEAVING);
         for health in health {
             health.set(false).await;
         }
+        self.shutdown.draining().await;
     }
 
     /// How connections of a door are let in.

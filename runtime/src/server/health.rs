@@ -37,6 +37,16 @@ impl Health {
         }
     }
 
+    /// Says "serving", unless the process leaves; it may begin to while this is told.
+    pub async fn serve(&self, shutdown: &Shutdown) {
+        if !shutdown.is_leaving() {
+            self.set(true).await;
+            if shutdown.is_leaving() {
+                self.set(false).await;
+            }
+        }
+    }
+
     /// Tells, for as long as somebody says it, whether a server that is open can do its
     /// work: "not serving" while it cannot, and "serving" again, unless it leaves. What
     /// cannot be is told at every saying, since the server may have opened meanwhile.
@@ -46,11 +56,8 @@ impl Health {
             let works = *can_work.borrow_and_update();
             if !works {
                 self.set(false).await;
-            } else if failing && !shutdown.is_leaving() {
-                self.set(true).await;
-                if shutdown.is_leaving() {
-                    self.set(false).await;
-                }
+            } else if failing {
+                self.serve(&shutdown).await;
             }
             failing = !works;
         }

@@ -46,11 +46,7 @@ impl Watch {
                 Ok(()) => {
                     self.history.set_refusing(false);
                     self.readiness.set_ready();
-                    self.health.set(true).await;
-                    // It may have begun to leave while this was told.
-                    if self.shutdown.is_leaving() {
-                        return self.health.set(false).await;
-                    }
+                    self.health.serve(&self.shutdown).await;
                 }
                 Err(error) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);

@@ -90,10 +90,10 @@ impl Moment {
 pub(super) async fn run(setup: &Setup) -> Result<String> {
     let kills = setup.kills;
     let runs = kills.div_ceil(KILLS_PER_RUN);
+    let kinds = Moment::ALL.map(Moment::name);
     let mut all = Tally::default();
     let mut seeds = Vec::new();
     for number in 0..runs * MAX_RUNS_FACTOR {
-        let kinds = Moment::ALL.map(Moment::name);
         if all.counted() >= kills && all.ensure_no_zero(kinds).is_ok() {
             break;
         }
@@ -116,7 +116,7 @@ pub(super) async fn run(setup: &Setup) -> Result<String> {
         counted >= kills,
         "only {counted} of {kills} kills have met anything: {all}"
     );
-    all.ensure_no_zero(Moment::ALL.map(Moment::name))?;
+    all.ensure_no_zero(kinds)?;
     Ok(format!(
         "{counted} kills that counted, every promise kept; seeds {seeds:?}; {all}"
     ))

@@ -45,12 +45,9 @@ impl RelayService for Other {
                 not_here: Vec::new(),
             })),
         };
-        let requests = request
-            .into_inner()
-            .filter_map(async |request| request.ok());
-        let answers = requests.filter_map(move |request| {
-            let answer = answered(request).filter(|_| !mute);
-            std::future::ready(answer)
+        let answers = request.into_inner().filter_map(move |request| {
+            let answer = request.ok().and_then(answered);
+            std::future::ready(answer.filter(|_| !mute))
         });
         Ok(Response::new(answers.boxed()))
     }
